@@ -1,0 +1,49 @@
+# Each target makes what it needs in .venv, once; `touch pyproject.toml` makes it look again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs bench clean
+
+help:
+	@echo "make demo   run the demo app; Ctrl-C ends it"
+	@echo "make test   run the tests with coverage"
+	@echo "make lint   formatter, linter and strict types"
+	@echo "make docs   build the documentation into site/"
+	@echo "make bench  measure against the peers (BENCH_ARGS=--quick for the short form)"
+	@echo "make clean  remove what the other targets made"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("asyncz needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One stamp for each set of packages, so that the demo does not wait for the linters.
+$(VENV)/.%.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.demo.installed
+	@$(BIN)/python docs_src/demo.py
+
+test: $(VENV)/.test.installed
+	@$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report --fail-under=95
+
+lint: $(VENV)/.lint.installed
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+docs: $(VENV)/.docs.installed
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+bench: $(VENV)/.test.installed
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-bench .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache site build dist

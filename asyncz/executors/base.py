@@ -1,0 +1,248 @@
+"""The contract of an executor: it carries out runs and says how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from logging import ERROR, INFO, WARNING, Logger, getLogger
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from asyncz.clock import Clock
+from asyncz.events.base import SchedulerEvent, TaskExecutionEvent
+from asyncz.events.constants import (
+    NAMES,
+    TASK_CANCELLED,
+    TASK_ERROR,
+    TASK_EXECUTED,
+    TASK_MISSED,
+)
+from asyncz.exceptions import MaximumInstancesError, SchedulerNotRunningError
+from asyncz.tasks.base import Task
+
+__all__ = ["BaseExecutor", "ExecutorHost", "Outcome", "format_traceback"]
+
+MAX_TRACEBACK = 16_384
+
+
+class ExecutorHost(Protocol):
+    """What an executor is handed when it starts: the scheduler, as far as it may know it."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def loggers(self) -> Mapping[str, Logger]: ...
+    @property
+    def engine_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the executor is called on, and that it reports outcomes on."""
+
+    @property
+    def task_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that coroutine functions run on; often the same."""
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """Seconds that a shutdown may take."""
+
+    @property
+    def instances(self) -> dict[tuple[str | None, str], int]:
+        """How many runs are going on, by store alias and task id."""
+
+    def wants_event(self, code: int) -> bool: ...
+    def dispatch_event(self, event: SchedulerEvent) -> None: ...
+
+
+class Outcome(NamedTuple):
+    """How one run ended: the code of the event that says so, and what belongs to it."""
+
+    code: int
+    run_time: datetime
+    value: Any = None
+    exception: BaseException | None = None
+    traceback: str | None = None
+
+    def __repr__(self) -> str:
+        # asyncio writes what it calls into its log in debug mode; the value may be a secret.
+        return f"<Outcome {NAMES[self.code]} due {self.run_time}>"
+
+
+_LOG_LEVELS = {
+    TASK_EXECUTED: INFO,
+    TASK_ERROR: ERROR,
+    TASK_MISSED: WARNING,
+    TASK_CANCELLED: WARNING,
+}
+_WORDS = {
+    TASK_EXECUTED: "succeeded",
+    TASK_ERROR: "failed",
+    TASK_MISSED: "was missed: it would have started later than its mistrigger_grace_time allows",
+    TASK_CANCELLED: "was cut off",
+}
+
+
+def format_traceback(error: BaseException) -> str:
+    """The traceback of an error as text, its middle left out when it is very long."""
+    text = "".join(traceback.format_exception(error))
+    if len(text) <= MAX_TRACEBACK:
+        return text
+    half = MAX_TRACEBACK // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+class BaseExecutor(BaseModel):
+    """Base of all executors.
+
+    A subclass implements `do_send_task`: it starts the work and returns without waiting for it,
+    and when the work has ended, on the engine's loop, it calls `run_task_success` with the
+    outcomes' events, or `run_task_error`. The scheduler calls every method on the engine's loop.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def model_post_init(self, context: Any, /) -> None:
+        # Ordinary attributes: Pydantic's private ones are found by a way that takes longer than
+        # all the rest of handing a run over.
+        self._host: ExecutorHost | None = None
+        self._alias = ""
+        self._logger = getLogger("asyncz.executors")
+
+    def start(self, scheduler: ExecutorHost, alias: str) -> None:
+        """Get ready to run tasks of this scheduler under this alias."""
+        self._host = scheduler
+        self._alias = alias
+        self._logger = scheduler.loggers[f"asyncz.executors.{alias}"]
+
+    @property
+    def going(self) -> list[object]:
+        """The asyncio tasks and futures of the runs that go on, as far as they are known."""
+        return []
+
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether `shutdown`, called now, would not have to wait for anything."""
+        return True
+
+    async def drain(self, wait: bool, timeout: float) -> None:
+        """End the runs that go on within `timeout` seconds; the executor stays usable."""
+
+    async def shutdown(self, wait: bool = True) -> None:
+        """End the runs that go on: let them finish if `wait`, else cut them off.
+
+        Never takes longer than the scheduler's `shutdown_timeout`; what ignores being cut off is
+        left behind, and the log says so.
+        """
+        self._host = None
+
+    def check_task(self, task: Task) -> None:
+        """Raise TaskOptionError if this executor could never run the task."""
+
+    def send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
+        """Start a run of the task.
+
+        Args:
+            task: The task.
+            run_times: The run times it stands for, oldest first; the task is called for each,
+                one after the other.
+
+        Raises:
+            MaximumInstancesError: As many runs go on as `task.max_instances` allows.
+        """
+        instances = self.host.instances
+        key = (task.store_alias, str(task.id))
+        running = instances.get(key, 0)
+        if running >= task.max_instances:
+            self._sweep()
+            running = instances.get(key, 0)
+            if running >= task.max_instances:
+                raise MaximumInstancesError(key[1], task.max_instances)
+        instances[key] = running + 1
+        try:
+            self.do_send_task(task, run_times)
+        except BaseException:
+            self._release(key)
+            raise
+
+    def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
+        """Start the work; to be implemented by the subclass."""
+        raise TypeError(f"{type(self).__name__} must implement do_send_task().")
+
+    def run_task_success(
+        self, task_id: str, events: Sequence[TaskExecutionEvent], store: str | None = None
+    ) -> None:
+        """A run has ended, well or badly; `events` say how."""
+        if store is None and events:
+            store = events[0].store
+        self._release((store, task_id))
+        host = self.host
+        for event in events:
+            host.dispatch_event(event)
+
+    def run_task_error(self, task_id: str, store: str | None = None) -> None:
+        """A run could not be carried out, through no fault of the task. Call it in `except`."""
+        self._release((store, task_id))
+        self._logger.error("The executor could not run the task %r.", task_id, exc_info=True)
+
+    @property
+    def host(self) -> ExecutorHost:
+        """The scheduler that started this executor. Raises SchedulerNotRunningError if none."""
+        if self._host is None:
+            raise SchedulerNotRunningError(
+                f"The executor {self._alias!r} ({type(self).__name__}) is not started."
+            )
+        return self._host
+
+    def _sweep(self) -> None:
+        """Notice runs that ended without a word, before a new one is refused for their sake."""
+
+    def _release(self, key: tuple[str | None, str]) -> None:
+        instances = self.host.instances
+        if key not in instances:  # an executor that does not know the store its task came from
+            key = next((known for known in instances if known[1] == key[1]), key)
+        left = instances.get(key, 0) - 1
+        if left > 0:
+            instances[key] = left
+        else:
+            instances.pop(key, None)
+
+    def _finish(self, task: Task, outcomes: Sequence[Outcome]) -> None:
+        """Log the outcomes and report those that a listener wants to know of."""
+        host, logger = self.host, self._logger
+        events = []
+        for outcome in outcomes:
+            if logger.isEnabledFor(_LOG_LEVELS[outcome.code]):
+                self._log_outcome(task, outcome)
+            if host.wants_event(outcome.code):
+                events.append(self._event(task, outcome))
+        self.run_task_success(str(task.id), events, task.store_alias)
+
+    def _log_outcome(self, task: Task, outcome: Outcome) -> None:
+        self._logger.log(
+            _LOG_LEVELS[outcome.code],
+            "Task %r (due %s) %s.",
+            task.id,
+            outcome.run_time,
+            _WORDS[outcome.code],
+            exc_info=outcome.exception if outcome.code == TASK_ERROR else None,
+        )
+
+    def _event(self, task: Task, outcome: Outcome) -> TaskExecutionEvent:
+        return TaskExecutionEvent(
+            code=outcome.code,
+            task_id=str(task.id),
+            store=task.store_alias,
+            scheduler_identity=self.host.identity,
+            scheduled_run_time=outcome.run_time,
+            return_value=outcome.value,
+            exception=outcome.exception,
+            traceback=outcome.traceback,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} alias={self._alias!r}>"
+
+    __str__ = __repr__

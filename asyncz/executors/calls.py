@@ -1,0 +1,102 @@
+"""Calling a task's function once for each run time, and turning what happens into outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any
+
+from asyncz.events.constants import TASK_CANCELLED, TASK_ERROR, TASK_EXECUTED, TASK_MISSED
+from asyncz.executors.base import Outcome, format_traceback
+
+__all__ = ["await_each", "call_each", "cut_off", "failed"]
+
+TooLate = Callable[[datetime], bool]
+IsCutOff = Callable[[], bool]
+
+NEVER_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
+"""What a function returns whose body has not begun yet."""
+
+
+def failed(run_time: datetime, error: BaseException) -> Outcome:
+    """The outcome of a run that raised."""
+    return Outcome(TASK_ERROR, run_time, exception=error, traceback=format_traceback(error))
+
+
+def cut_off(run_times: Sequence[datetime], done: Sequence[Outcome] = ()) -> list[Outcome]:
+    """The outcomes of a run that was cut off after it had got through `done` of its run times."""
+    rest = run_times[len(done) :]
+    return [*done, *(Outcome(TASK_CANCELLED, run_time) for run_time in rest)]
+
+
+def call_each(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    run_times: Sequence[datetime],
+    too_late: TooLate,
+    is_cut_off: IsCutOff | None = None,
+) -> list[Outcome]:
+    """Call a plain function. Whatever it raises, SystemExit included, is the run's failure.
+
+    A thread that was cut off cannot be stopped within a call; it begins no further one.
+    """
+    outcomes: list[Outcome] = []
+    for run_time in run_times:
+        if is_cut_off is not None and is_cut_off():
+            return cut_off(run_times, outcomes)
+        if too_late(run_time):
+            outcomes.append(Outcome(TASK_MISSED, run_time))
+            continue
+        try:
+            outcomes.append(Outcome(TASK_EXECUTED, run_time, _returned(fn(*args, **kwargs))))
+        except BaseException as exc:
+            outcomes.append(failed(run_time, exc))
+    return outcomes
+
+
+def _returned(value: Any) -> Any:
+    if isinstance(value, NEVER_RUN):
+        if isinstance(value, CoroutineType):
+            value.close()
+        raise TypeError(
+            f"The task's function only returned a {type(value).__name__}, and nothing has run. "
+            "Give a coroutine function itself, not a lambda or a plain wrapper around it; a "
+            "generator cannot be a task."
+        )
+    return value
+
+
+async def await_each(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    run_times: Sequence[datetime],
+    too_late: TooLate,
+) -> list[Outcome]:
+    """Call and await a coroutine function. A cancellation from outside cuts off what is left."""
+    outcomes: list[Outcome] = []
+    task = asyncio.current_task()
+    for run_time in run_times:
+        if task is not None and task.cancelling():  # the call before has ignored it
+            return cut_off(run_times, outcomes)
+        if too_late(run_time):
+            outcomes.append(Outcome(TASK_MISSED, run_time))
+            continue
+        try:
+            value = await fn(*args, **kwargs)
+        except GeneratorExit:
+            raise
+        except asyncio.CancelledError as exc:
+            if task is not None and task.cancelling():
+                return cut_off(run_times, outcomes)
+            # The function awaited something that was cancelled; nobody cancelled the run.
+            outcomes.append(failed(run_time, exc))
+        except BaseException as exc:
+            # SystemExit would otherwise end the process that serves the app.
+            outcomes.append(failed(run_time, exc))
+        else:
+            outcomes.append(Outcome(TASK_EXECUTED, run_time, value))
+    return outcomes

@@ -1,0 +1,190 @@
+"""Runs in other processes: for work that would hold the interpreter's lock."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor as StandardPool
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+from traceback import format_exception_only
+from typing import Any
+
+from pydantic import Field
+
+from asyncz.clock import SystemClock
+from asyncz.exceptions import ConfigurationError, RemoteTaskError, TaskOptionError
+from asyncz.executors.base import ExecutorHost, Outcome
+from asyncz.executors.calls import await_each, call_each, cut_off, failed
+from asyncz.executors.tracking import TrackingExecutor
+from asyncz.tasks.base import Task
+from asyncz.tasks.callables import is_coroutine_callable
+
+__all__ = ["ProcessPoolExecutor"]
+
+POOL_OPTIONS = frozenset({"mp_context", "initializer", "initargs", "max_tasks_per_child"})
+
+
+class ProcessPoolExecutor(TrackingExecutor):
+    """Runs tasks in worker processes; a coroutine function in a loop of the worker's own.
+
+    The callable, its arguments and what it returns have to be picklable. A worker that dies
+    breaks the pool: the runs that were in it fail, and the pool is rebuilt for the next ones.
+
+    Args:
+        max_workers: How many processes.
+        pool_kwargs: `mp_context` (default: spawn, the one that is safe in a process with
+            threads), `initializer`, `initargs`, `max_tasks_per_child`.
+    """
+
+    max_workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    pool_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        self._pool: StandardPool | None = None
+
+    def start(self, scheduler: ExecutorHost, alias: str) -> None:
+        unknown = self.pool_kwargs.keys() - POOL_OPTIONS
+        if unknown:
+            raise ConfigurationError(
+                f"pool_kwargs of the executor {alias!r}: {', '.join(sorted(unknown))} unknown; "
+                f"known are {', '.join(sorted(POOL_OPTIONS))}."
+            )
+        super().start(scheduler, alias)
+
+    def check_task(self, task: Task) -> None:
+        """Raise TaskOptionError, naming what it is, if the task cannot be sent to a process."""
+        parts = [("fn", task.fn)]
+        parts += [(f"args[{index}]", value) for index, value in enumerate(task.args)]
+        parts += [(f"kwargs[{key!r}]", value) for key, value in task.kwargs.items()]
+        for name, value in parts:
+            if error := _pickling_error(value):
+                raise TaskOptionError(
+                    f"Task {task.id!r}: {name} ({type(value).__name__}) cannot be sent to the "
+                    f"processes of the executor {self._alias!r}: it is not picklable "
+                    f"({type(error).__name__}). Use a function of a module and plain values."
+                )
+
+    def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
+        # A worker has the machine's clock; it cannot judge lateness on a virtual one.
+        real = isinstance(self.host.clock, SystemClock)
+        grace = task.mistrigger_grace_time if real else None
+        # Pickled here, and unpickled by our own code there: what cannot be is the failure of this
+        # run, and does not break the pool under the others.
+        work = bytes(ForkingPickler.dumps((task.fn, task.args, task.kwargs)))
+        call = partial(run_in_worker, work, list(run_times), grace)
+        try:
+            future = self._healthy_pool().submit(call)
+        except BrokenProcessPool:
+            self._logger.error("A process of the executor %r died; it is rebuilt.", self._alias)
+            self._pool = None
+            future = self._healthy_pool().submit(call)
+        self._watch(future, task, run_times)
+
+    def _healthy_pool(self) -> StandardPool:
+        if self._pool is None:
+            options = {"mp_context": multiprocessing.get_context("spawn"), **self.pool_kwargs}
+            begin = options.pop("initializer", None), options.pop("initargs", ())
+            self._pool = StandardPool(
+                self.max_workers, initializer=_begin_worker, initargs=begin, **options
+            )
+        return self._pool
+
+    @property
+    def ends_at_once(self) -> bool:
+        return self._pool is None and super().ends_at_once
+
+    def _cut_off(self, handle: Any) -> None:
+        _, run_times = self._going[handle]
+        if not handle.cancel():
+            self._kill_pool()
+        self._ended(handle, cut_off(run_times))
+
+    def _kill_pool(self) -> None:
+        # What has begun ends only with its process.
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in _processes_of(pool):
+                with suppress(OSError, ValueError):
+                    process.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _close(self, deadline: float) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        processes = _processes_of(pool)
+        pool.shutdown(wait=False, cancel_futures=True)
+        left = max(0.1, deadline - asyncio.get_running_loop().time())
+        await asyncio.to_thread(_end_all, processes, left)
+
+
+def _processes_of(pool: StandardPool | None) -> list[Any]:
+    # The standard pool offers no other way to its processes before Python 3.14.
+    return list((getattr(pool, "_processes", None) or {}).values())
+
+
+def _end_all(processes: list[Any], timeout: float) -> None:
+    for process in processes:
+        process.join(timeout / max(1, len(processes)))
+        if process.is_alive():
+            process.kill()
+            process.join(1.0)
+
+
+def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    # Ctrl-C reaches the whole process group; when the workers end is up to the scheduler.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def run_in_worker(work: bytes, run_times: Sequence[datetime], grace: float | None) -> list[Outcome]:
+    """Called in the worker process, with the pickled callable, arguments and keyword arguments."""
+    clock = SystemClock()
+
+    def too_late(run_time: datetime) -> bool:
+        return grace is not None and clock.now() - run_time > timedelta(seconds=grace)
+
+    try:
+        fn, args, kwargs = ForkingPickler.loads(work)
+    except Exception as exc:
+        return [_portable(failed(run_time, exc)) for run_time in run_times]
+    if is_coroutine_callable(fn):
+        outcomes = asyncio.run(await_each(fn, args, kwargs, run_times, too_late))
+    else:
+        outcomes = call_each(fn, args, kwargs, run_times, too_late)
+    return [_portable(outcome) for outcome in outcomes]
+
+
+def _portable(outcome: Outcome) -> Outcome:
+    """The outcome with a value and an exception that survive the way back."""
+    if not _survives(outcome.exception):
+        shown = "".join(format_exception_only(outcome.exception)).strip()
+        outcome = outcome._replace(exception=RemoteTaskError(shown))
+    if not _survives(outcome.value):
+        outcome = outcome._replace(value=f"<{type(outcome.value).__qualname__}, not picklable>")
+    return outcome
+
+
+def _survives(value: object) -> bool:
+    # An exception whose __init__ wants more than its args pickles, but does not come back, and
+    # that would break the pool for everybody.
+    return _pickling_error(value, loads=True) is None
+
+
+def _pickling_error(value: object, *, loads: bool = False) -> Exception | None:
+    try:
+        pickled = ForkingPickler.dumps(value)
+        if loads:
+            ForkingPickler.loads(pickled)
+    except Exception as exc:
+        return exc
+    return None

@@ -1,0 +1,101 @@
+"""The scheduler as its stores and executors know it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from logging import Logger
+
+from asyncz.clock import Clock
+from asyncz.events.base import SchedulerEvent
+from asyncz.executors.base import BaseExecutor
+from asyncz.schedulers.engine import Engine
+from asyncz.stores.base import BaseStore
+from asyncz.triggers.base import BaseTrigger
+
+__all__ = ["SchedulerHost"]
+
+
+class SchedulerHost:
+    """What `StoreHost` and `ExecutorHost` ask for, from the engine."""
+
+    _engine: Engine
+
+    @property
+    def clock(self) -> Clock:
+        """Where the time comes from."""
+        return self._engine.clock
+
+    @property
+    def timezone(self) -> tzinfo:
+        """The zone of triggers that name none."""
+        return self._engine.timezone
+
+    @property
+    def identity(self) -> str:
+        """The name of this scheduler, unique unless one was given."""
+        return self._engine.identity
+
+    @property
+    def loggers(self) -> Mapping[str, Logger]:
+        """Loggers by name."""
+        return self._engine.loggers
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When it started; None while it is stopped."""
+        return self._engine.started_at
+
+    @property
+    def stores(self) -> Mapping[str, BaseStore]:
+        """The stores by alias."""
+        return self._engine.stores
+
+    @property
+    def executors(self) -> Mapping[str, BaseExecutor]:
+        """The executors by alias."""
+        return self._engine.executors
+
+    @property
+    def instances(self) -> dict[tuple[str | None, str], int]:
+        """How many runs are going on, by store alias and task id."""
+        return self._engine.instances
+
+    @property
+    def engine_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that stores are used and events are raised on."""
+        return self._engine.loop
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether no pass over a store is going on."""
+        return all(lane.is_resting for lane in self._engine.lanes.values())
+
+    @property
+    def going(self) -> list[object]:
+        """The asyncio tasks and futures of the runs that go on."""
+        return [run for executor in self._engine.executors.values() for run in executor.going]
+
+    @property
+    def task_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that coroutine functions run on."""
+        return self._engine.task_loop
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """Seconds that a shutdown may take."""
+        return self._engine.settings.shutdown_timeout
+
+    @property
+    def trigger_types(self) -> Mapping[str, type[BaseTrigger]]:
+        """The trigger classes by alias, plugins included."""
+        return self._engine.plugins.trigger_types
+
+    def dispatch_event(self, event: SchedulerEvent) -> None:
+        """Give an event to the listeners that want it."""
+        self._engine.dispatch(event)
+
+    def wants_event(self, code: int) -> bool:
+        """Whether any listener wants events of this code; if not, they need not be built."""
+        return bool(self._engine.events.mask & code)

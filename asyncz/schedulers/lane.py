@@ -1,0 +1,306 @@
+"""One store's part of the engine: its timer, its passes, and what is held back in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from asyncz.clock import Timer
+from asyncz.enums import SchedulerState
+from asyncz.events.base import SchedulerEvent, TaskEvent
+from asyncz.events.constants import (
+    STORE_DEGRADED,
+    STORE_RECOVERED,
+    TASK_QUARANTINED,
+    TASK_REMOVED,
+)
+from asyncz.exceptions import StoreTimeoutError
+from asyncz.executors.base import BaseExecutor
+from asyncz.schedulers.holds import HoldBook
+from asyncz.schedulers.planning import Plan, plan_task
+from asyncz.schedulers.submission import report_missed, submit
+from asyncz.stores.base import BaseStore, TaskAdvance
+from asyncz.tasks.base import Task
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.engine import Engine
+
+__all__ = ["StoreLane"]
+
+R = TypeVar("R")
+
+PAGE = 64
+"""Tasks that are taken at a time from a store in this process. What they start lives at once, and
+few enough objects do not set off the garbage collector, whose pauses are longer than ours."""
+IO_PAGE = 256
+"""The same for other stores, where each page costs a round trip or two."""
+SLICE = 0.005
+"""Seconds of work before the event loop gets its turn."""
+STANDBY_RETRY = 1.0
+
+
+class Step(NamedTuple):
+    """A due task with its plan and the executor that will run it."""
+
+    task: Task
+    plan: Plan
+    executor: BaseExecutor
+
+
+class StoreLane:
+    """Takes the due tasks of one store through plan, record and hand-over.
+
+    Each store has a lane of its own, so that one that hangs holds up nobody else. There is no
+    background task while nothing is due: a timer starts a turn, and each turn arms it again.
+    """
+
+    def __init__(self, engine: Engine, alias: str, store: BaseStore) -> None:
+        self.alias = alias
+        self.store = store
+        self.holds = HoldBook()
+        self.error: str | None = None
+        self._engine = engine
+        self._failures = 0
+        self._guard = None if store.in_process else asyncio.Lock()
+        self._timer: Timer | None = None
+        self._wake_at = float("inf")
+        self._turn: asyncio.Task[None] | None = None
+        self._again = False
+        self._stopped = False
+
+    def wakeup(self) -> None:
+        """Look at the store now, or once more if it is being looked at."""
+        if self._stopped:
+            return
+        self._again = True
+        if self._turn is None:
+            self.stop_timer()
+            name = f"asyncz pass over {self.alias}"
+            # Not in the context of whoever happened to wake it: a run must not see the variables
+            # of a request that has nothing to do with it.
+            context = self._engine.context.copy()
+            self._turn = self._engine.loop.create_task(
+                self._take_turn(), name=name, context=context
+            )
+
+    def wake_for(self, moment: datetime | None) -> None:
+        """A task is due at `moment` now: make sure that the lane is awake by then."""
+        if moment is not None and moment.timestamp() < self._wake_at:
+            self.wakeup()
+
+    def start_timer(self, delay: float | None) -> None:
+        """Wake up in `delay` seconds; None: only when called."""
+        self.stop_timer()
+        if delay is not None:
+            clock = self._engine.clock
+            self._wake_at = clock.now().timestamp() + delay
+            self._timer = clock.call_later(self._engine.loop, delay, self.wakeup)
+
+    def stop_timer(self) -> None:
+        """Forget the timer."""
+        self._wake_at = float("inf")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether no turn is going on."""
+        return self._turn is None
+
+    async def stop(self, timeout: float) -> None:
+        """Stop for good. A page that is being handed over is finished, not torn apart."""
+        self._stopped = True
+        self.stop_timer()
+        turn = self._turn
+        if turn is None or turn.get_loop() is not asyncio.get_running_loop():
+            return
+        if not self.store.in_process:  # the others pause between pages only
+            await asyncio.wait([turn], timeout=max(0.0, timeout))
+        turn.cancel()
+
+    async def _take_turn(self) -> None:
+        delay: float | None = self._engine.settings.store_retry_interval
+        try:
+            while self._again:
+                self._again = False
+                delay = await self.process()
+        except Exception:
+            self._engine.logger.exception("A pass over the store %r failed.", self.alias)
+        finally:
+            # Whatever happened, the scheduler must not sleep for ever.
+            self._turn = None
+            if not self._stopped:
+                self.start_timer(delay)
+
+    async def process(self) -> float | None:
+        """One pass. Returns the seconds until the next one is needed; None: not by time."""
+        engine = self._engine
+        if engine.state is not SchedulerState.STATE_RUNNING or not engine.is_claiming:
+            return None
+        engine.watch_clock()
+        if not engine.is_active():
+            return STANDBY_RETRY
+        try:
+            await self._drain(engine.clock.now())
+            delay = await self._sleep_time()
+        except Exception as exc:
+            return self._degrade(exc)
+        self._recover()
+        return delay
+
+    async def call(self, operation: Awaitable[R]) -> R:
+        """Await an operation of the store, not longer than the store timeout."""
+        if self._guard is None:
+            return await operation
+        timeout = self._engine.settings.store_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                return await operation
+        except TimeoutError as exc:
+            raise StoreTimeoutError(
+                f"The store {self.alias!r} did not answer within {timeout} s (store_timeout)."
+            ) from exc
+
+    def exclusive(self) -> AbstractAsyncContextManager[Any]:
+        """Keep the other operations of this scheduler out, between reading and writing a task."""
+        return self._guard if self._guard is not None else nullcontext()
+
+    async def _drain(self, now: datetime) -> None:
+        """Hand over everything that is due at `now`, page by page.
+
+        The event loop gets its turn after each page, and sooner when planning one takes long.
+        """
+        engine = self._engine
+        passed_over = self.holds.held_at(engine.clock.monotonic()) if self.holds else set()
+        page = PAGE if self.store.in_process else IO_PAGE
+        while engine.is_claiming:
+            async with self.exclusive():
+                due = await self.call(self.store.get_due_tasks(now, page, passed_over))
+                steps, planned = self._plan_page(due, now, passed_over)
+                await self._hand_over(steps, passed_over)
+            if planned < page and planned == len(due):
+                return
+            await asyncio.sleep(0)
+
+    def _plan_page(
+        self, due: list[Task], now: datetime, passed_over: set[str]
+    ) -> tuple[list[Step], int]:
+        """The steps for the tasks of a page, and how many of them were looked at."""
+        time = self._engine.loop.time
+        deadline = time() + SLICE
+        steps: list[Step] = []
+        for planned, task in enumerate(due, 1):
+            step = self._plan(task, now, passed_over)
+            if step is not None:
+                steps.append(step)
+            if time() > deadline:
+                return steps, planned
+        return steps, len(due)
+
+    def _plan(self, task: Task, now: datetime, passed_over: set[str]) -> Step | None:
+        engine = self._engine
+        try:
+            executor = engine.executor(str(task.executor))
+            plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
+            return Step(task, plan, executor)
+        except Exception as exc:
+            self._hold(str(task.id), exc)
+            passed_over.add(str(task.id))
+            return None
+
+    async def _hand_over(self, steps: list[Step], passed_over: set[str]) -> None:
+        if not steps:
+            return
+        advances = [
+            TaskAdvance(task, task.next_run_time, plan.next_run_time)  # type: ignore[arg-type]
+            for task, plan, _ in steps
+        ]
+        made = await self.call(self.store.advance_tasks(advances))
+        for step, won in zip(steps, made, strict=True):
+            if not won:
+                # Changed by somebody else between reading and writing: the next pass sees how.
+                passed_over.add(str(step.task.id))
+                self._again = True
+                continue
+            self._submit(step)
+
+    def _submit(self, step: Step) -> None:
+        task, plan, executor = step
+        engine = self._engine
+        if self.holds:
+            self.holds.release(str(task.id))
+        if plan.missed is not None:
+            report_missed(engine, task, plan.missed)
+        if plan.run_times:
+            submit(engine, executor, task, plan.run_times, plan.coalesced)
+        if plan.next_run_time is None and engine.events.mask & TASK_REMOVED:
+            engine.dispatch(
+                TaskEvent(
+                    code=TASK_REMOVED,
+                    task_id=str(task.id),
+                    store=self.alias,
+                    scheduler_identity=engine.identity,
+                )
+            )
+
+    def _hold(self, task_id: str, error: Exception) -> None:
+        engine = self._engine
+        text = f"{type(error).__name__}: {error}"
+        if self.holds.hold(task_id, text, engine.clock.monotonic()):
+            engine.logger.error(
+                "The task %r of the store %r cannot be run; it is kept and tried again: %s",
+                task_id,
+                self.alias,
+                text,
+                exc_info=error,
+            )
+            engine.dispatch(
+                TaskEvent(
+                    code=TASK_QUARANTINED,
+                    task_id=task_id,
+                    store=self.alias,
+                    detail=text,
+                    scheduler_identity=engine.identity,
+                )
+            )
+
+    async def _sleep_time(self) -> float:
+        clock = self._engine.clock
+        delay = clock.longest_wait
+        after = None
+        if self.holds:
+            # Those that are held back are due all the time; what counts is when they are tried.
+            after = clock.now()
+            retry = self.holds.next_try()
+            if retry is not None:
+                delay = min(delay, max(0.0, retry - clock.monotonic()))
+        moment = await self.call(self.store.get_next_run_time(after))
+        if moment is not None:
+            delay = min(delay, max(0.0, (moment - clock.now()).total_seconds()))
+        return delay
+
+    def _degrade(self, error: Exception) -> float:
+        engine = self._engine
+        news = self.error is None
+        self.error = f"{type(error).__name__}: {error}"
+        self._failures += 1
+        back_off = 0.1 * 2.0 ** min(self._failures - 1, 10)
+        if news:
+            engine.logger.error(
+                "The store %r failed; it is tried again with back-off.", self.alias, exc_info=error
+            )
+            engine.dispatch(
+                SchedulerEvent(code=STORE_DEGRADED, alias=self.alias, detail=self.error)
+            )
+        return min(back_off, engine.settings.store_retry_interval)
+
+    def _recover(self) -> None:
+        if self.error is not None:
+            self.error = None
+            self._failures = 0
+            self._engine.logger.info("The store %r answers again.", self.alias)
+            self._engine.dispatch(SchedulerEvent(code=STORE_RECOVERED, alias=self.alias))

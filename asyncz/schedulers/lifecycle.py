@@ -1,0 +1,206 @@
+"""Start and shutdown of an engine: the order, and what happens when a part of it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from asyncz.enums import SchedulerState
+from asyncz.events.base import SchedulerEvent
+from asyncz.events.constants import SCHEDULER_SHUTDOWN, SCHEDULER_STARTED
+from asyncz.exceptions import AsynczException, StoreTimeoutError
+from asyncz.executors.base import BaseExecutor
+from asyncz.schedulers.engine import DEFAULT, Declaration, Engine, finished
+from asyncz.schedulers.operations import Operations
+from asyncz.schedulers.submission import submit
+from asyncz.tasks.base import Task
+
+__all__ = ["Lifecycle"]
+
+FAREWELL = 1.0
+"""Seconds kept back, of the shutdown timeout, for the steps after the runs were ended."""
+
+
+class Lifecycle:
+    """Starts and stops one engine."""
+
+    def __init__(self, engine: Engine, operations: Operations) -> None:
+        self._engine = engine
+        self._operations = operations
+        self._declared: set[tuple[str | None, str | None]] = set()
+
+    async def start(self, paused: bool, app_loop: asyncio.AbstractEventLoop | None) -> None:
+        """Start executors, then stores, then declare the pending tasks, then run.
+
+        When one of them fails, what had started is stopped again, and the error is raised.
+        """
+        engine = self._engine
+        engine.live_on(app_loop)
+        begun: list[BaseExecutor] = []
+        try:
+            await self._start_executors(begun)
+            await self._start_stores()
+            await self._declare_pending()
+        except BaseException:
+            await self._undo(begun)
+            raise
+        engine.pending.clear()
+        engine.is_claiming = True
+        engine.started_at = engine.clock.now()
+        engine.state = SchedulerState.STATE_PAUSED if paused else SchedulerState.STATE_RUNNING
+        engine.clock.attach(engine.facade)
+        engine.logger.info("Scheduler %s started.", engine.identity)
+        engine.dispatch(SchedulerEvent(code=SCHEDULER_STARTED))
+        engine.wakeup()
+
+    async def _start_executors(self, begun: list[BaseExecutor]) -> None:
+        engine = self._engine
+        if DEFAULT not in engine.executors:
+            await engine.add_executor(DEFAULT, engine.facade.create_default_executor())
+            begun.append(engine.executors[DEFAULT])
+        for alias, executor in engine.executors.items():
+            if executor not in begun:
+                await finished(executor.start(engine.facade, alias))  # type: ignore[func-returns-value]
+                begun.append(executor)
+
+    async def _start_stores(self) -> None:
+        engine = self._engine
+        if DEFAULT not in engine.stores:
+            await engine.add_store(DEFAULT, engine.facade.create_default_store())
+        for alias, store in engine.stores.items():
+            try:
+                await engine.open_store(alias, store)
+            except TimeoutError as exc:
+                raise StoreTimeoutError(
+                    f"The store {alias!r} did not start within "
+                    f"{engine.settings.store_timeout} s (store_timeout)."
+                ) from exc
+        engine.stores_open = True
+
+    async def _declare_pending(self) -> None:
+        for declaration in list(self._engine.pending):
+            await self._operations.declare(declaration)
+            self._declared.add((declaration.task.store_alias, declaration.task.id))
+
+    async def _undo(self, begun: list[BaseExecutor]) -> None:
+        engine = self._engine
+        for executor in reversed(begun):
+            await finished(executor.shutdown(False))
+        for declaration in engine.pending:
+            self._operations.undeclare(declaration)
+        await self._close_stores(engine.settings.store_timeout)
+        engine.bridge.disconnect()
+
+    async def shutdown(self, wait: bool) -> None:
+        """Stop claiming, end the runs, run the shutdown tasks, close the stores."""
+        engine = self._engine
+        deadline = engine.loop.time() + engine.settings.shutdown_timeout
+        engine.state = SchedulerState.STATE_STOPPED
+        engine.is_claiming = False
+        try:
+            await self._end_work(wait, deadline)
+        except asyncio.CancelledError:
+            # Whoever cancels a shutdown is done waiting; a scheduler half shut down helps nobody.
+            wait = False
+            raise
+        finally:
+            await self._release(wait, deadline)
+
+    async def _end_work(self, wait: bool, deadline: float) -> None:
+        for lane in list(self._engine.lanes.values()):
+            await lane.stop(self._left(deadline, self._engine.settings.store_timeout))
+        # On a clock that stands still, a run that sleeps on it would never end.
+        drain = min(self._left(deadline), self._engine.clock.patience)
+        await self._drain(wait, drain - min(FAREWELL, drain / 4))
+        await self._run_shutdown_tasks(deadline)
+
+    async def _release(self, wait: bool, deadline: float) -> None:
+        engine = self._engine
+        for executor in list(engine.executors.values()):
+            await self._step(_ended(executor, wait), self._left(deadline) + 0.1)
+        engine.logger.info("Scheduler %s has been shut down.", engine.identity)
+        engine.dispatch(SchedulerEvent(code=SCHEDULER_SHUTDOWN))
+        await engine.finish_spawned(min(FAREWELL, self._left(deadline)))
+        await self._keep_declared()
+        await self._close_stores(self._left(deadline, engine.settings.store_timeout) + 0.1)
+        engine.started_at = None
+        engine.forget_clock()
+        engine.release_machine()
+        engine.clock.detach(engine.facade)
+        engine.bridge.disconnect()
+
+    def _left(self, deadline: float, at_most: float = float("inf")) -> float:
+        return max(0.0, min(at_most, deadline - self._engine.loop.time()))
+
+    async def _drain(self, wait: bool, timeout: float) -> None:
+        drains = [
+            executor.drain(wait, timeout)
+            for executor in self._engine.executors.values()
+            if executor.going
+        ]
+        if drains:
+            await asyncio.gather(*drains)
+
+    async def _run_shutdown_tasks(self, deadline: float) -> None:
+        engine = self._engine
+        found = 0
+        for lane in engine.lanes.values():
+            with suppress(AsynczException, TimeoutError, OSError):
+                for task in await lane.call(lane.store.get_all_tasks()):
+                    if task.trigger is not None and task.trigger.alias == "shutdown":
+                        await lane.call(lane.store.delete_task(str(task.id)))
+                        self._run_last(task)
+                        found += 1
+        if found:
+            await self._drain(True, self._left(deadline, engine.clock.patience))
+
+    def _run_last(self, task: Task) -> None:
+        engine = self._engine
+        try:
+            executor = engine.executor(str(task.executor))
+        except AsynczException as exc:
+            engine.logger.error("The shutdown task %r cannot be run: %s", task.id, exc)
+        else:
+            task.mistrigger_grace_time = None
+            submit(engine, executor, task, [engine.clock.now()], 0)
+
+    async def _keep_declared(self) -> None:
+        """Tasks declared in code are declared again at the next start of this scheduler.
+
+        The memory store forgets them at its shutdown; their schedules go on where they were.
+        """
+        engine = self._engine
+        for lane in engine.lanes.values():
+            if lane.store.in_process:
+                for task in await lane.store.get_all_tasks():
+                    if (lane.alias, task.id) in self._declared:
+                        task.pending = True
+                        given = frozenset(type(task).model_fields)
+                        engine.pending.append(Declaration(task, True, given))
+        self._declared.clear()
+
+    async def _close_stores(self, timeout: float) -> None:
+        engine = self._engine
+        engine.stores_open = False
+        for lane in reversed(list(engine.lanes.values())):
+            lane.stop_timer()
+            # A store in this process never waits; a timeout would make it, where nothing may.
+            limit = None if lane.store.in_process else timeout
+            await self._step(lane.store.shutdown(), limit)
+        engine.lanes.clear()
+
+    async def _step(self, work: Any, timeout: float | None) -> None:
+        """One step of a shutdown: it may fail or hang, the next ones are made all the same."""
+        try:
+            if timeout is None or self._engine.is_idle:
+                await work
+            else:
+                await asyncio.wait_for(work, timeout)
+        except Exception:
+            self._engine.logger.exception("A step of the shutdown failed.")
+
+
+async def _ended(executor: BaseExecutor, wait: bool) -> None:
+    """Shut an executor down, whether its `shutdown` is a coroutine function or not."""
+    await finished(executor.shutdown(wait))

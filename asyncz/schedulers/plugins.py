@@ -1,0 +1,149 @@
+"""Triggers, stores and executors by alias: our own, registered ones, and entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from pydantic import ValidationError
+
+from asyncz.exceptions import ConfigurationError, PluginLookupError
+from asyncz.executors.base import BaseExecutor
+from asyncz.stores.base import BaseStore
+from asyncz.triggers.base import BaseTrigger
+
+__all__ = ["PluginRegistry", "load_class"]
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "trigger": {
+        "date": "asyncz.triggers.date:DateTrigger",
+        "interval": "asyncz.triggers.interval:IntervalTrigger",
+        "cron": "asyncz.triggers.cron.trigger:CronTrigger",
+        "and": "asyncz.triggers.combination:AndTrigger",
+        "or": "asyncz.triggers.combination:OrTrigger",
+        "shutdown": "asyncz.triggers.shutdown:ShutdownTrigger",
+        "calendarinterval": "asyncz.triggers.calendarinterval:CalendarIntervalTrigger",
+    },
+    "executor": {
+        "asyncio": "asyncz.executors.asyncio:AsyncIOExecutor",
+        "debug": "asyncz.executors.debug:DebugExecutor",
+        "pool": "asyncz.executors.pool:ThreadPoolExecutor",
+        "threadpool": "asyncz.executors.pool:ThreadPoolExecutor",
+        "processpool": "asyncz.executors.process_pool:ProcessPoolExecutor",
+    },
+    "store": {
+        "memory": "asyncz.stores.memory:MemoryStore",
+        "file": "asyncz.stores.file:FileStore",
+    },
+}
+BASES: dict[str, type] = {"trigger": BaseTrigger, "executor": BaseExecutor, "store": BaseStore}
+
+
+def load_class(reference: str) -> Any:
+    """Import `package.module:Class`. Raises ImportError if there is no such thing."""
+    module_name, colon, name = reference.partition(":")
+    if not (module_name and colon and name):
+        raise ImportError(f"{reference!r} does not have the form 'package.module:Class'.")
+    try:
+        return getattr(import_module(module_name), name)
+    except AttributeError as exc:
+        raise ImportError(f"{module_name!r} has no {name!r}.") from exc
+
+
+class PluginRegistry:
+    """Finds plugin classes of one scheduler, each imported when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, dict[str, type]] = {kind: {} for kind in BUILT_IN}
+        self._entry_points: dict[str, dict[str, Any]] = {}
+
+    def register(self, kind: str, alias: str, plugin: Any) -> None:
+        """Add a class, or a `package.module:Class` reference to one, under an alias."""
+        self._classes[kind][alias] = self.resolve(kind, alias, plugin)
+
+    def resolve(self, kind: str, alias: str, plugin: Any) -> type[Any]:
+        """The class that would be registered. Raises ConfigurationError if it is none."""
+        found = load_class(plugin) if isinstance(plugin, str) else plugin
+        return self._checked(kind, alias, found)
+
+    def find(self, kind: str, alias: str) -> type[Any]:
+        """The class of that alias.
+
+        Raises:
+            PluginLookupError: There is none; the message lists those there are.
+            ConfigurationError: It is not a class of that kind.
+        """
+        if kind not in BASES:
+            raise PluginLookupError(f"{kind!r} is not one of {', '.join(BASES)}.")
+        classes = self._classes[kind]
+        if alias not in classes:
+            if alias in BUILT_IN[kind]:
+                classes[alias] = load_class(BUILT_IN[kind][alias])
+            elif alias in (points := self._installed(kind)):
+                classes[alias] = self._checked(kind, alias, points[alias].load())
+            else:
+                known = ", ".join(sorted({*classes, *BUILT_IN[kind], *points}))
+                raise PluginLookupError(f"There is no {kind} {alias!r}; there are {known}.")
+        return classes[alias]
+
+    def create(self, kind: str, alias: str, options: Mapping[str, Any]) -> Any:
+        """An object of the class of that alias.
+
+        Raises:
+            PluginLookupError: There is no such class.
+            ConfigurationError: An option is unknown or has a bad value.
+        """
+        found = self.find(kind, alias)
+        try:
+            return found(**options)
+        except ValidationError as exc:
+            # Without the values: the options of a store may hold a password.
+            problems = "; ".join(
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in exc.errors()
+            )
+            known = ", ".join(sorted(found.model_fields))
+            raise ConfigurationError(
+                f"Bad options of the {kind} {alias!r}: {problems} (the options are {known})."
+            ) from None
+
+    @property
+    def trigger_types(self) -> Mapping[str, type[BaseTrigger]]:
+        """The trigger classes that a stored record may name."""
+        return _TriggerTypes(self, set(BUILT_IN["trigger"]) | set(self._classes["trigger"]))
+
+    def _installed(self, kind: str) -> dict[str, Any]:
+        if kind not in self._entry_points:
+            # Reading the metadata of all that is installed takes a while; most never need it.
+            from importlib.metadata import entry_points
+
+            points = entry_points(group=f"asyncz.{kind}s")
+            self._entry_points[kind] = {point.name: point for point in points}
+        return self._entry_points[kind]
+
+    def _checked(self, kind: str, alias: str, found: Any) -> type:
+        if not (isinstance(found, type) and issubclass(found, BASES[kind])):
+            raise ConfigurationError(
+                f"The {kind} {alias!r} must be a subclass of {BASES[kind].__name__}, not {found!r}."
+            )
+        return found
+
+
+class _TriggerTypes(Mapping[str, type[BaseTrigger]]):
+    """Looks classes up when they are asked for, entry points included."""
+
+    def __init__(self, registry: PluginRegistry, known: set[str]) -> None:
+        self._registry = registry
+        self._known = known
+
+    def __getitem__(self, alias: str) -> type[BaseTrigger]:
+        try:
+            return self._registry.find("trigger", alias)
+        except PluginLookupError:
+            raise KeyError(alias) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)

@@ -1,0 +1,150 @@
+"""Finding tasks and looking at them, as coroutines on the engine's loop."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from asyncz.enums import TaskScheduleState
+from asyncz.exceptions import TaskLookupError, TaskOptionError
+from asyncz.schedulers.engine import Declaration, Engine
+from asyncz.schedulers.lane import StoreLane
+from asyncz.tasks.base import Task
+from asyncz.tasks.inspection import TaskInfo
+
+__all__ = ["Queries", "TaskRef"]
+
+TaskRef = Task | str
+
+
+class Queries:
+    """What can be asked of the tasks of one scheduler."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _key(self, ref: TaskRef, alias: str | None) -> tuple[str, str | None]:
+        if isinstance(ref, Task):
+            if ref.id is None:
+                raise TaskOptionError("This task has no id: it was not added yet.")
+            return ref.id, alias or ref.store_alias
+        if not isinstance(ref, str):
+            raise TaskOptionError(f"A task is named by its id or a Task, not {ref!r}.")
+        return ref, alias
+
+    def _find_pending(self, task_id: str, alias: str | None) -> Declaration:
+        for declaration in self._engine.pending:
+            task = declaration.task
+            if task.id == task_id and alias in (None, task.store_alias):
+                return declaration
+        raise TaskLookupError(task_id, alias)
+
+    async def _find(self, task_id: str, alias: str | None) -> tuple[StoreLane, Task]:
+        for lane in self._engine.lanes_of(alias):
+            task = await lane.call(lane.store.lookup_task(task_id))
+            if task is not None:
+                return lane, task
+        raise TaskLookupError(task_id, alias)
+
+    async def lookup(self, ref: TaskRef, alias: str | None) -> tuple[Task, str | None]:
+        """The task and the alias of its store. Raises TaskLookupError if there is none."""
+        task_id, alias = self._key(ref, alias)
+        if not self._engine.stores_open:
+            task = self._find_pending(task_id, alias).task
+            return task, task.store_alias
+        lane, task = await self._find(task_id, alias)
+        return task, lane.alias
+
+    async def all(self, alias: str | None) -> list[Task]:
+        """The tasks of a store, or of all, each store's in its order."""
+        engine = self._engine
+        if not engine.stores_open:
+            return [d.task for d in engine.pending if alias in (None, d.task.store_alias)]
+        tasks: list[Task] = []
+        for lane in engine.lanes_of(alias):
+            tasks.extend(await lane.call(lane.store.get_all_tasks()))
+        return tasks
+
+    async def infos(self, alias: str | None) -> list[TaskInfo]:
+        """Snapshots of all tasks, of those that cannot be read or run too."""
+        infos = []
+        for task in await self.all(alias):
+            infos.append(self.info(task))
+        if self._engine.stores_open:
+            for lane in self._engine.lanes_of(alias):
+                for task_id, error in await lane.call(lane.store.get_quarantined_tasks()):
+                    infos.append(_unreadable(lane.alias, task_id, error))
+        return infos
+
+    def info(self, task: Task) -> TaskInfo:
+        """A task's snapshot, with why it is held back if it is."""
+        info = task.snapshot()
+        lane = self._engine.lanes.get(str(task.store_alias))
+        hold = lane.holds.get(str(task.id)) if lane is not None and lane.holds else None
+        if hold is None:
+            return info
+        quarantined = TaskScheduleState.QUARANTINED
+        return info.model_copy(update={"schedule_state": quarantined, "error": hold.error})
+
+    async def infos_of_healthy(self) -> tuple[list[TaskInfo], dict[str, str]]:
+        """The snapshots of the stores that answer, and the errors of those that do not."""
+        engine = self._engine
+        if not engine.stores_open:
+            return await self.infos(None), {}
+        infos: list[TaskInfo] = []
+        degraded = {lane.alias: lane.error for lane in engine.lanes.values() if lane.error}
+        for alias in engine.lanes.keys() - degraded.keys():
+            infos.extend(await self.infos(alias))
+        return infos, degraded
+
+    def aliases(self) -> list[str]:
+        """The aliases of the stores, those that only pending tasks name included."""
+        engine = self._engine
+        named = [str(declaration.task.store_alias) for declaration in engine.pending]
+        return list(dict.fromkeys([*engine.stores, *named]))
+
+    def preview(
+        self, task: Task, after: datetime | None, start: datetime, count: int
+    ) -> list[datetime]:
+        """The next `count` run times of a task: from its next run time, or from an instant."""
+        engine = self._engine
+        if task.trigger is None:
+            return []
+        run_times: list[datetime] = []
+        moment = task.next_run_time if after is None else None
+        if moment is None:
+            moment = task.trigger.get_next_trigger_time(engine.timezone, None, start)
+        while moment is not None and len(run_times) < count:
+            run_times.append(moment)
+            moment = task.trigger.get_next_trigger_time(engine.timezone, moment, start)
+        return run_times
+
+    async def shutdown_tasks_wait(self) -> bool:
+        """Whether there are tasks that run at shutdown, in stores of this process."""
+        for lane in self._engine.lanes.values():
+            for task in await lane.store.get_all_tasks():
+                if task.trigger is not None and task.trigger.alias == "shutdown":
+                    return True
+        return False
+
+
+def _unreadable(alias: str, task_id: str, error: str) -> TaskInfo:
+    return TaskInfo(
+        id=task_id,
+        name=None,
+        callable_name=None,
+        callable_reference=None,
+        trigger_alias=None,
+        trigger_name=None,
+        trigger_description=None,
+        executor=None,
+        store_alias=alias,
+        schedule_state=TaskScheduleState.QUARANTINED,
+        next_run_time=None,
+        coalesce=True,
+        max_instances=1,
+        mistrigger_grace_time=None,
+        pending=False,
+        paused=False,
+        submitted=True,
+        error=error,
+    )

@@ -1,0 +1,123 @@
+"""Handing runs to executors, and saying what became of those that were not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from asyncz.events.base import TaskExecutionEvent, TaskSubmissionEvent
+from asyncz.events.constants import TASK_ERROR, TASK_MAX_INSTANCES, TASK_MISSED, TASK_SUBMITTED
+from asyncz.exceptions import MaximumInstancesError
+from asyncz.executors.base import BaseExecutor, format_traceback
+from asyncz.schedulers.planning import Missed
+from asyncz.tasks.base import Task
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.engine import Engine
+
+__all__ = ["report_missed", "send", "submit"]
+
+SCHEDULED = "scheduled"
+MANUAL = "manual"
+
+
+def submit(
+    engine: Engine,
+    executor: BaseExecutor,
+    task: Task,
+    run_times: Sequence[datetime],
+    coalesced: int,
+) -> None:
+    """Hand a scheduled run over. Whatever goes wrong is logged and becomes an event."""
+    try:
+        send(engine, executor, task, run_times, SCHEDULED, coalesced)
+    except MaximumInstancesError as exc:
+        engine.logger.warning(
+            "The run of the task %r due %s was skipped: %s", task.id, run_times[-1], exc
+        )
+    except Exception as exc:
+        engine.logger.exception("The task %r could not be handed to its executor.", task.id)
+        _report_failure(engine, task, run_times, exc)
+
+
+def send(
+    engine: Engine,
+    executor: BaseExecutor,
+    task: Task,
+    run_times: Sequence[datetime],
+    source: str,
+    coalesced: int = 0,
+) -> None:
+    """Hand a run over and tell the listeners. Raises what the executor raises."""
+    try:
+        executor.send_task(task, run_times)
+    except MaximumInstancesError:
+        _announce(engine, TASK_MAX_INSTANCES, task, run_times, source, coalesced)
+        raise
+    if engine.events.mask & TASK_SUBMITTED:
+        _announce(engine, TASK_SUBMITTED, task, run_times, source, coalesced)
+
+
+def _announce(
+    engine: Engine,
+    code: int,
+    task: Task,
+    run_times: Sequence[datetime],
+    source: str,
+    coalesced: int,
+) -> None:
+    engine.dispatch(
+        TaskSubmissionEvent(
+            code=code,
+            task_id=str(task.id),
+            store=task.store_alias,
+            scheduler_identity=engine.identity,
+            scheduled_run_times=list(run_times),
+            source=source,
+            coalesced_run_count=coalesced,
+        )
+    )
+
+
+def report_missed(engine: Engine, task: Task, missed: Missed) -> None:
+    """Say that run times were too late to be run."""
+    total, first, last = missed
+    engine.logger.warning(
+        "%d run(s) of the task %r, due %s to %s, were missed: too late for its "
+        "mistrigger_grace_time (%s s) or more than max_catchup.",
+        total,
+        task.id,
+        first,
+        last,
+        task.mistrigger_grace_time,
+    )
+    if engine.events.mask & TASK_MISSED:
+        engine.dispatch(
+            TaskExecutionEvent(
+                code=TASK_MISSED,
+                task_id=str(task.id),
+                store=task.store_alias,
+                scheduler_identity=engine.identity,
+                scheduled_run_time=first,
+                run_count=total,
+                last_scheduled_run_time=last,
+            )
+        )
+
+
+def _report_failure(
+    engine: Engine, task: Task, run_times: Sequence[datetime], error: Exception
+) -> None:
+    for run_time in run_times:
+        engine.dispatch(
+            TaskExecutionEvent(
+                code=TASK_ERROR,
+                task_id=str(task.id),
+                store=task.store_alias,
+                scheduler_identity=engine.identity,
+                scheduled_run_time=run_time,
+                exception=error,
+                traceback=format_traceback(error),
+            )
+        )

@@ -1,0 +1,381 @@
+"""The scheduler's public operations on tasks: each as a coroutine and as a synchronous call."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TextIO
+
+from asyncz.enums import TaskScheduleState
+from asyncz.exceptions import TaskLookupError, TaskOptionError
+from asyncz.schedulers.bridge import Bridge, blocking, on_engine
+from asyncz.schedulers.engine import Engine
+from asyncz.schedulers.inspection import TaskQuery, format_tasks
+from asyncz.schedulers.operations import Operations
+from asyncz.tasks.base import Task
+from asyncz.tasks.inspection import TaskInfo, TaskRunPreview
+from asyncz.timezones import zone_name
+from asyncz.triggers.base import BaseTrigger
+from asyncz.typing import Undefined, undefined
+
+__all__ = ["TaskOperations"]
+
+MAX_PREVIEW = 1000
+
+Fn = Callable[..., Any]
+
+
+class TaskOperations:
+    """Adding, finding, changing and running tasks.
+
+    Every operation exists twice: `await scheduler.aadd_task(…)` and `scheduler.add_task(…)`. The
+    coroutine can be awaited on any event loop. The synchronous call works before the start, with
+    stores that live in this process, and from other threads; where it would block the event loop
+    it raises `BlockingCallError`, which names the coroutine.
+
+    `store` is a store's alias; left out, all stores are searched, and new tasks go to `default`.
+    `task_id` is an id or a `Task`. An unknown one raises `TaskLookupError`, if nothing else is
+    said.
+    """
+
+    _bridge: Bridge
+    _engine: Engine
+    _operations: Operations
+
+    def create_trigger(
+        self, trigger: BaseTrigger | str | None, trigger_args: Mapping[str, Any]
+    ) -> BaseTrigger:
+        """A trigger from its alias and options; a trigger object is returned as it is.
+
+        Raises:
+            PluginLookupError: There is no trigger of that alias.
+            TaskOptionError: Options beside a trigger object.
+            ValueError: A bad option; the message names it.
+        """
+        if isinstance(trigger, BaseTrigger):
+            if trigger_args:
+                raise TaskOptionError(
+                    f"Unknown options: {', '.join(sorted(trigger_args))}. Beside a trigger "
+                    "object, options of a trigger can only be given to the object itself."
+                )
+            return trigger
+        if trigger is not None and not isinstance(trigger, str):
+            raise TaskOptionError(
+                f"A trigger is a trigger object or its alias, not {type(trigger).__name__}."
+            )
+        found = self._engine.plugins.find("trigger", trigger or "date")
+        if "timezone" in found.model_fields and "timezone" not in trigger_args:
+            trigger_args = {**trigger_args, "timezone": self._engine.timezone}
+        made: BaseTrigger = found(**trigger_args)
+        return made
+
+    @on_engine
+    async def aadd_task(
+        self,
+        /,
+        fn_or_task: Fn | Task | str | None = None,
+        trigger: BaseTrigger | str | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        id: str | None = None,
+        name: str | None = None,
+        mistrigger_grace_time: float | Undefined | None = undefined,
+        coalesce: bool | Undefined = undefined,
+        max_instances: int | Undefined = undefined,
+        next_run_time: datetime | str | Undefined | None = undefined,
+        store: str | None = None,
+        executor: str | None = None,
+        replace_existing: bool = False,
+        fn: Fn | str | None = None,
+        **trigger_args: Any,
+    ) -> Task:
+        """Add a task; without a function: return a decorator that adds what it decorates.
+
+        Args:
+            fn_or_task: A callable, a reference to one (`package.module:name`), or a `Task`.
+            trigger: A trigger, or its alias with its options as further keyword arguments.
+                Left out: `date` with those options, so without any: once, now.
+            args, kwargs: What the callable is called with.
+            id: Unique in its store. Left out: a random one; in a persistent store, before the
+                start or as a decorator, the callable's reference.
+            name: For people; the callable's name by default.
+            mistrigger_grace_time: Seconds a run may be late; None: any lateness. By default 60,
+                and any lateness for one-off tasks.
+            coalesce: Whether several due runs become one. True by default.
+            max_instances: How many runs may go on at once. 1 by default.
+            next_run_time: When to run first, whatever the trigger says; None: add it paused.
+            store, executor: Their aliases.
+            replace_existing: Take the place of a task of this id. With an unchanged trigger the
+                next run time stays, so a restart postpones nothing.
+
+        Raises:
+            TaskOptionError: An option is wrong. Nothing was changed.
+            ConflictIdError: There is a task of this id, and `replace_existing` is not set.
+            PluginLookupError: There is no such store, executor or trigger.
+            TransientTaskError, SerializationError: The store cannot keep this callable, or one of
+                its arguments.
+        """
+        if fn is not None:
+            warnings.warn("fn is now called fn_or_task", DeprecationWarning, stacklevel=2)
+            fn_or_task = fn
+        given: dict[str, Any] = {
+            "args": args,
+            "kwargs": kwargs,
+            "id": id,
+            "name": name,
+            "store_alias": store,
+            "executor": executor,
+        }
+        options = {key: value for key, value in given.items() if value is not None}
+        if trigger is not None or trigger_args or not isinstance(fn_or_task, Task):
+            options["trigger"] = self.create_trigger(trigger, trigger_args)
+        optional = {
+            "mistrigger_grace_time": mistrigger_grace_time,
+            "coalesce": coalesce,
+            "max_instances": max_instances,
+            "next_run_time": next_run_time,
+        }
+        options.update((key, value) for key, value in optional.items() if value is not undefined)
+        if fn_or_task is None:
+            return Task(scheduler=self, **options)
+        if isinstance(fn_or_task, Task):
+            task = fn_or_task
+            if options:
+                task.update_task(**options)
+        else:
+            task = Task(fn_or_task, **options)
+        return await self._operations.add(task, replace_existing)
+
+    add_task = blocking(aadd_task)
+
+    @on_engine
+    async def areal_add_task(
+        self,
+        task: Task,
+        replace_existing: bool = False,
+        start_task: bool = True,
+        min_dtime: datetime | None = None,
+    ) -> None:
+        """Put a task into its store now.
+
+        Args:
+            task: Not added yet.
+            replace_existing: Take the place of a task of this id.
+            start_task: False: add it paused.
+            min_dtime: It does not run before this instant.
+        """
+        if not start_task:
+            task.update_task(next_run_time=None)
+        await self._operations.add_to_store(task, replace_existing, min_dtime)
+
+    real_add_task = blocking(areal_add_task)
+
+    @on_engine
+    async def aupdate_task(
+        self, /, task_id: Task | str, store: str | None = None, **updates: Any
+    ) -> Task:
+        """Change options of a task: `fn`, `args`, `name`, `max_instances` and so on.
+
+        Everything is checked before anything is changed. A new trigger gives a new next run time,
+        unless `next_run_time` is given too.
+
+        Raises:
+            TaskOptionError: An option does not exist, cannot be changed, or has a bad value.
+        """
+        return await self._operations.update(task_id, store, updates)
+
+    update_task = blocking(aupdate_task)
+
+    @on_engine
+    async def areschedule_task(
+        self,
+        /,
+        task_id: Task | str,
+        store: str | None = None,
+        trigger: BaseTrigger | str | None = None,
+        **trigger_args: Any,
+    ) -> Task:
+        """Give a task another trigger, and the next run time that comes from it."""
+        made = self.create_trigger(trigger, trigger_args)
+        return await self._operations.update(task_id, store, {"trigger": made})
+
+    reschedule_task = blocking(areschedule_task)
+
+    @on_engine
+    async def apause_task(self, task_id: Task | str, store: str | None = None) -> Task:
+        """Keep a task from running until it is resumed."""
+        return await self._operations.update(task_id, store, {"next_run_time": None})
+
+    pause_task = blocking(apause_task)
+
+    @on_engine
+    async def aresume_task(self, task_id: Task | str, store: str | None = None) -> Task | None:
+        """Let a paused task run again. Returns None if it had no more run times: it is deleted."""
+        return await self._operations.resume(task_id, store)
+
+    resume_task = blocking(aresume_task)
+
+    @on_engine
+    async def arun_task(
+        self,
+        task_id: Task | str,
+        store: str | None = None,
+        *,
+        force: bool = True,
+        remove_finished: bool = True,
+    ) -> Task | None:
+        """Run a task now, apart from its schedule, which stays as it is.
+
+        Args:
+            task_id, store: The task.
+            force: Run it also when it is not due.
+            remove_finished: Delete a task that has no run times after now; False: pause it.
+
+        Returns:
+            The task, or None if it was deleted.
+
+        Raises:
+            SchedulerNotRunningError: The scheduler has not started.
+            MaximumInstancesError: As many runs go on as its `max_instances` allows.
+        """
+        return await self._operations.run(task_id, store, force, remove_finished)
+
+    run_task = blocking(arun_task)
+
+    @on_engine
+    async def aget_tasks(self, store: str | None = None) -> list[Task]:
+        """The tasks, by next run time, paused last; before the start, those declared so far."""
+        return await self._operations.all(store)
+
+    get_tasks = blocking(aget_tasks)
+
+    @on_engine
+    async def aget_task(self, task_id: Task | str, store: str | None = None) -> Task | None:
+        """The task of that id, or None."""
+        try:
+            return (await self._operations.lookup(task_id, store))[0]
+        except TaskLookupError:
+            return None
+
+    get_task = blocking(aget_task)
+
+    @on_engine
+    async def alookup_task(
+        self, task_id: Task | str, store_alias: str | None = None
+    ) -> tuple[Task, str | None]:
+        """The task and the alias of its store."""
+        return await self._operations.lookup(task_id, store_alias)
+
+    lookup_task = blocking(alookup_task)
+
+    @on_engine
+    async def aget_task_info(
+        self, task_id: Task | str, store: str | None = None
+    ) -> TaskInfo | None:
+        """A snapshot of the task, or None."""
+        try:
+            task, _ = await self._operations.lookup(task_id, store)
+        except TaskLookupError:
+            return None
+        return self._operations.info(task)
+
+    get_task_info = blocking(aget_task_info)
+
+    @on_engine
+    async def aget_task_infos(
+        self,
+        store: str | None = None,
+        *,
+        schedule_state: TaskScheduleState | str | None = None,
+        executor: str | None = None,
+        trigger: str | None = None,
+        q: str | None = None,
+        sort_by: str = "next_run_time",
+        descending: bool = False,
+    ) -> list[TaskInfo]:
+        """Snapshots of tasks, filtered and sorted.
+
+        Args:
+            store: A store's alias.
+            schedule_state: `scheduled`, `paused`, `pending` or `quarantined`.
+            executor: An executor's alias.
+            trigger: A trigger's alias or class name.
+            q: Text in the id, name, callable, trigger, executor, store or state.
+            sort_by: `id`, `name`, `next_run_time`, `schedule_state`, `executor`, `store` or
+                `trigger`.
+            descending: The other way round.
+
+        Raises:
+            ValueError: `schedule_state` or `sort_by` is not one of these.
+        """
+        query = TaskQuery(schedule_state, executor, trigger, q, sort_by, descending)
+        return query.apply(await self._operations.infos(store))
+
+    get_task_infos = blocking(aget_task_infos)
+
+    @on_engine
+    async def apreview_task_runs(
+        self,
+        task_id: Task | str,
+        store: str | None = None,
+        *,
+        count: int = 5,
+        now: datetime | None = None,
+    ) -> TaskRunPreview | None:
+        """The next run times of a task, without changing it; None if there is no such task.
+
+        Args:
+            task_id, store: The task.
+            count: How many, 1 to 1000.
+            now: Preview from this instant (aware) instead of from the next run time.
+
+        Raises:
+            ValueError: `count` is out of range, or `now` has no time zone.
+        """
+        if not 1 <= count <= MAX_PREVIEW:
+            raise ValueError(f"count must be between 1 and {MAX_PREVIEW}, not {count}.")
+        if now is not None and now.tzinfo is None:
+            raise ValueError(f"now must have a time zone, {now!r} has none.")
+        try:
+            task, _ = await self._operations.lookup(task_id, store)
+        except TaskLookupError:
+            return None
+        engine = self._engine
+        start = now if now is not None else engine.clock.now()
+        run_times = self._operations.preview(task, now, start, count)
+        return TaskRunPreview(
+            task=self._operations.info(task),
+            timezone=zone_name(engine.timezone),
+            generated_at=start,
+            requested_count=count,
+            run_times=tuple(run_times),
+            exhausted=len(run_times) < count,
+        )
+
+    preview_task_runs = blocking(apreview_task_runs)
+
+    @on_engine
+    async def adelete_task(self, task_id: Task | str, store: str | None = None) -> None:
+        """Take a task out of its store."""
+        await self._operations.delete(task_id, store)
+
+    delete_task = blocking(adelete_task)
+
+    @on_engine
+    async def aremove_all_tasks(self, store: str | None = None) -> None:
+        """Take all tasks out of a store, or out of all stores."""
+        await self._operations.delete_all(store)
+
+    remove_all_tasks = blocking(aremove_all_tasks)
+
+    @on_engine
+    async def aprint_tasks(self, store: str | None = None, out: TextIO | None = None) -> None:
+        """Print the tasks, store by store, to `out` (standard output by default)."""
+        aliases = [store] if store is not None else self._operations.aliases()
+        query = TaskQuery(None, None, None, None, "next_run_time", False)
+        lists = [(alias, query.apply(await self._operations.infos(alias))) for alias in aliases]
+        (out or sys.stdout).write(format_tasks(lists))
+
+    print_tasks = blocking(aprint_tasks)

@@ -1,0 +1,22 @@
+"""Stores: where tasks are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncz.stores.base import BaseStore
+from asyncz.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from asyncz.stores.file import FileStore
+
+__all__ = ["BaseStore", "FileStore", "MemoryStore"]
+
+
+def __getattr__(name: str) -> Any:
+    # A scheduler in memory does not need what the persistent stores import.
+    if name == "FileStore":
+        from asyncz.stores.file import FileStore
+
+        return FileStore
+    raise AttributeError(f"module 'asyncz.stores' has no attribute {name!r}")

@@ -1,0 +1,169 @@
+"""Tasks in a directory, one readable file each: they outlive the process and need no server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence, Set
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import Field, PrivateAttr
+
+from asyncz.exceptions import ConfigurationError, StoreError
+from asyncz.serializers.base import Serializer
+from asyncz.serializers.json import JSONSerializer
+from asyncz.serializers.values import is_clean_text
+from asyncz.stores.base import NO_IDS, BaseStore, QuarantinedTask, StoreHost, TaskAdvance
+from asyncz.stores.file_records import Codec, FileOptions, FileRecords
+from asyncz.stores.file_thread import StoreThread
+from asyncz.tasks.base import Task
+
+__all__ = ["FileStore"]
+
+CLOSING_TIME = 10.0
+"""Seconds that `shutdown` gives a disk that does not answer."""
+
+T = TypeVar("T")
+
+
+class FileStore(BaseStore):
+    """Keeps each task as a JSON file in one directory on a local disk.
+
+    Several processes may use the directory at once: each operation is made under a lock between
+    them, and a step of a schedule by one of them only. A file that cannot be read is quarantined:
+    it stays where it is, is listed with the reason, and counts again once it can be read. Only
+    `delete_task` and `update_task` on its id move it, to `NAME.unreadable-1`, never removing it.
+
+    Args:
+        directory: Made if missing. A symbolic link is refused.
+        suffix: What the files of tasks end with.
+        mode: Of the directory if it is made here. The rights of an existing one are left as they
+            are; wider ones are logged, since who can write there can have the app's code called.
+        cleanup_directory: Remove the tasks at shutdown, and the directory if it is empty then.
+        serializer: Left out: JSON.
+        allowed_callables: For the JSON serializer: patterns such as `myapp.jobs:*` of what the
+            store may call. Left out: anything outside the standard library.
+        lock_timeout: Seconds to wait for another process.
+    """
+
+    forbidden_characters: ClassVar[frozenset[str]] = frozenset()
+    """None: file names are made of a hash of the id."""
+
+    directory: Path
+    suffix: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9_-]{1,32}$")] = ".task"
+    mode: Annotated[int, Field(ge=0o700, le=0o777)] = 0o700
+    cleanup_directory: bool = False
+    serializer: Serializer | None = Field(default=None, repr=False)
+    allowed_callables: tuple[str, ...] | None = None
+    lock_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+
+    _thread: StoreThread | None = PrivateAttr(default=None)
+    _records: FileRecords | None = PrivateAttr(default=None)
+    _serializer: Serializer = PrivateAttr()
+
+    def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
+        options["directory"] = directory
+        super().__init__(**options)
+        if self.serializer is not None and self.allowed_callables is not None:
+            raise ConfigurationError(
+                "FileStore: give allowed_callables to the serializer that you give, not beside it."
+            )
+        self._serializer = self.serializer or JSONSerializer(self.allowed_callables)
+
+    async def start(self, scheduler: StoreHost, alias: str) -> None:
+        await super().start(scheduler, alias)
+        options = FileOptions(self.directory, self.suffix, self.mode, self.lock_timeout, alias)
+        records = FileRecords(options, self._codec(scheduler, alias))
+        self._thread = StoreThread(f"asyncz-store-{alias}")
+        self._records = records
+        try:
+            await self._thread.submit(records.open)
+        except BaseException:
+            await self.shutdown()
+            raise
+
+    async def shutdown(self) -> None:
+        thread, self._thread = self._thread, None
+        records, self._records = self._records, None
+        await super().shutdown()
+        if thread is not None and records is not None:
+            close = partial(records.close, self.cleanup_directory)
+            if not await thread.end(close, CLOSING_TIME):
+                records.log_stuck()
+
+    async def add_task(self, task: Task) -> None:
+        self.check_task_id(task.id)
+        await self._submit(partial(self._started.add, task))
+
+    async def update_task(self, task: Task) -> None:
+        self.check_task_id(task.id)
+        await self._submit(partial(self._started.update, task))
+
+    async def delete_task(self, task_id: str) -> None:
+        """Forget a task; a record that cannot be read is set aside as `NAME.unreadable-1`.
+
+        Args:
+            task_id: An id, or `file:NAME` as `get_quarantined_tasks` lists it.
+
+        Raises:
+            TaskLookupError: There is none.
+        """
+        await self._submit(partial(self._started.delete, task_id))
+
+    async def remove_all_tasks(self) -> None:
+        """Forget all tasks. Records that cannot be read stay; `delete_task` sets one aside."""
+        await self._submit(self._started.remove_all)
+
+    async def lookup_task(self, task_id: str) -> Task | None:
+        return await self._submit(partial(self._started.lookup, task_id))
+
+    async def get_due_tasks(
+        self, now: datetime, limit: int | None = None, exclude: Set[str] = NO_IDS
+    ) -> list[Task]:
+        return await self._submit(partial(self._started.due, now, limit, frozenset(exclude)))
+
+    async def get_next_run_time(self, after: datetime | None = None) -> datetime | None:
+        return await self._submit(partial(self._started.next_run_time, after))
+
+    async def get_all_tasks(self) -> list[Task]:
+        return await self._submit(self._started.all)
+
+    async def get_tasks(self) -> list[Task]:
+        """The same as `get_all_tasks`."""
+        return await self.get_all_tasks()
+
+    async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
+        return await self._submit(partial(self._started.advance, tuple(advances)))
+
+    async def get_quarantined_tasks(self) -> list[QuarantinedTask]:
+        """The records that are kept but cannot be read; `file:NAME` stands for an unknown id."""
+        return await self._submit(self._started.quarantined)
+
+    def rebuild_task(self, state: bytes) -> Task:
+        """The task of what a file holds. Raises UnreadableRecordError, which says why not."""
+        codec = self._codec(self.host, self.alias or "")
+        return codec.build(codec.unpack(state))
+
+    def check_task_id(self, task_id: str | None) -> None:
+        super().check_task_id(task_id)
+        if not is_clean_text(str(task_id)):
+            raise ValueError(
+                f"The task id {task_id!a} has half of a surrogate pair, which is no valid text."
+            )
+
+    @property
+    def _started(self) -> FileRecords:
+        if self._records is None:
+            raise StoreError(f"The store {self.alias!r} (FileStore) is not started.")
+        return self._records
+
+    async def _submit(self, work: Callable[[], T]) -> T:
+        assert self._thread is not None  # noqa: S101  # as long as there are records
+        return await self._thread.submit(work)
+
+    def _codec(self, host: StoreHost, alias: str) -> Codec:
+        return Codec(
+            self._serializer, host, alias, self.conditional_encrypt, self.conditional_decrypt
+        )

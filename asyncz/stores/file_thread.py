@@ -1,0 +1,86 @@
+"""The thread of a store whose calls block."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar
+
+__all__ = ["StoreThread"]
+
+T = TypeVar("T")
+
+
+class _Call(NamedTuple):
+    work: Callable[[], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+    def carry_out(self) -> None:
+        if self.future.cancelled():
+            return
+        try:
+            result, error = self.work(), None
+        except Exception as exc:
+            result, error = None, exc
+        except BaseException as exc:  # user code may try to exit, and would end the loop with it
+            result, error = None, RuntimeError(f"A call of a store ended with {exc!r}.")
+        if isinstance(error, StopIteration):  # no future takes it, and its caller would wait on
+            error = RuntimeError("A call of a store ended with StopIteration.")
+        try:
+            self.loop.call_soon_threadsafe(self._settle, result, error)
+        except RuntimeError:
+            # The loop was closed meanwhile; nobody is left to be told.
+            return
+
+    def _settle(self, result: Any, error: Exception | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+
+
+class StoreThread:
+    """Carries out calls one after another on one daemon thread.
+
+    A daemon, so that a disk that does not answer cannot keep the process from ending. A call
+    whose caller was cancelled before it began is left out.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._thread = Thread(target=_carry_out_all, args=(self._calls,), name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Queue `work()`; the future of its result belongs to the running loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._calls.put(_Call(work, future, loop))
+        return future
+
+    async def end(self, last_work: Callable[[], None], within: float) -> bool:
+        """Let the thread end after the calls it has and this one.
+
+        Returns:
+            Whether it did so in that many seconds. It goes on to its end otherwise.
+        """
+        last = self.submit(last_work)
+        self._calls.put(None)
+        await asyncio.wait([last], timeout=within)
+        if not last.done():
+            return False
+        self._thread.join()
+        last.result()
+        return True
+
+
+def _carry_out_all(calls: SimpleQueue[_Call | None]) -> None:
+    while (call := calls.get()) is not None:
+        call.carry_out()
+        # While it waits for the next one, nothing of the last may be kept alive.
+        del call

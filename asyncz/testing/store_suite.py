@@ -1,0 +1,34 @@
+"""The conformance suite for stores: what asyncz expects of each, and holds its own against.
+
+For a store of your own, write one test class:
+
+    class TestMyStore(PersistentStoreConformance):
+        async def make_store(self) -> MyStore:
+            return MyStore(...)  # new and empty, not started
+
+        async def reopen(self, store: MyStore) -> MyStore: ...
+        async def read_record(self, store: MyStore, task_id: str) -> bytes: ...
+        async def write_record(self, store: MyStore, task_id: str, data: bytes) -> None: ...
+
+and run it with pytest and pytest-asyncio (or mark the class for anyio). A store whose tasks end
+with the process takes `StoreConformance`, which needs `make_store` only.
+"""
+
+from __future__ import annotations
+
+from asyncz.testing.store_suite_basics import KeepingTasks
+from asyncz.testing.store_suite_persistence import OutlivingTheProcess
+from asyncz.testing.store_suite_schedule import KeepingTime
+
+__all__ = ["PersistentStoreConformance", "StoreConformance"]
+
+
+class StoreConformance(KeepingTasks, KeepingTime):
+    """What every store does. To write: `make_store`."""
+
+
+class PersistentStoreConformance(StoreConformance, OutlivingTheProcess):
+    """And what one does whose tasks outlive the process.
+
+    To write: `make_store`, `reopen`, `read_record`, `write_record`.
+    """

@@ -1,0 +1,168 @@
+"""What is shown of each case, and what is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from suite.libraries import APSCHEDULER_3, ASYNCZ, Library
+from suite.runner import Results
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number that a scenario gives, and how it is written."""
+
+    heading: str
+    name: str
+    form: str = "{:,.1f}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A limit on something that the results of one run tell; None where they do not tell it."""
+
+    text: str
+    limit: float
+    value: Callable[[Results], float | None]
+
+    def verdict(self, results: Results) -> str:
+        """``met`` or ``missed``, with the value."""
+        value = self.value(results)
+        if value is None:
+            return "not measured"
+        return f"{'met' if value <= self.limit else 'missed'} ({value:,.2f})"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One table. The first column is the one that libraries are compared by."""
+
+    title: str
+    case: str
+    columns: tuple[Column, ...]
+    targets: tuple[Target, ...] = ()
+
+
+def own(case: str, name: str) -> Callable[[Results], float | None]:
+    """A number of asyncz itself."""
+    return lambda results: results.median(case, ASYNCZ, name)
+
+
+def against(case: str, name: str, peer: Library) -> Callable[[Results], float | None]:
+    """How many times the peer's number asyncz's is."""
+
+    def ratio(results: Results) -> float | None:
+        ours, theirs = results.median(case, ASYNCZ, name), results.median(case, peer, name)
+        return ours / theirs if ours is not None and theirs else None
+
+    return ratio
+
+
+def add_figure(case: str, tasks: str) -> Figure:
+    """Adding is shown and judged at three sizes."""
+    return Figure(
+        f"Adding {tasks} tasks to a running scheduler",
+        case,
+        (
+            Column("µs a task", "settled_us"),
+            Column("in the call alone", "call_us"),
+            Column("last tenth / first tenth", "growth", "{:.2f}"),
+            Column("tasks", "tasks", "{:,.0f}"),
+        ),
+        (
+            Target("≤ 1 x APScheduler 3", 1.0, against(case, "settled_us", APSCHEDULER_3)),
+            Target("call alone ≤ 1 x APScheduler 3", 1.0, against(case, "call_us", APSCHEDULER_3)),
+            Target("last tenth ≤ 1.5 x first", 1.5, own(case, "growth")),
+        ),
+    )
+
+
+FIGURES = (
+    Figure(
+        "One-off tasks due at one instant: time for each",
+        "burst",
+        (
+            Column("µs a task", "us_per_task"),
+            Column("bare create_task", "bare_us"),
+            Column("x bare", "times_bare"),
+            Column("until settled", "settled_us_per_task"),
+            Column("tasks", "tasks", "{:,.0f}"),
+        ),
+        (
+            Target("≤ 4 x bare asyncio", 4.0, own("burst", "times_bare")),
+            Target("≤ 0.5 x APScheduler 3", 0.5, against("burst", "us_per_task", APSCHEDULER_3)),
+        ),
+    ),
+    Figure(
+        "Worst stall of the event loop meanwhile",
+        "burst",
+        (
+            Column("ms", "stall_ms"),
+            Column("by CPU time", "stall_cpu_ms"),
+            Column("tasks", "tasks", "{:,.0f}"),
+        ),
+        (Target("≤ 10 ms", 10.0, own("burst", "stall_ms")),),
+    ),
+    add_figure("add-1000", "1,000"),
+    add_figure("add-10000", "10,000"),
+    add_figure("add-100000", "100,000"),
+    Figure(
+        "Memory for each waiting task",
+        "memory",
+        (
+            Column("bytes (tracemalloc)", "traced_bytes", "{:,.0f}"),
+            Column("bytes (resident set)", "resident_bytes", "{:,.0f}"),
+            Column("tasks", "tasks", "{:,.0f}"),
+        ),
+        (Target("≤ 2,048 bytes (tracemalloc)", 2048.0, own("memory", "traced_bytes")),),
+    ),
+    Figure(
+        "Lateness of one-second interval tasks, spread over the second",
+        "lateness",
+        (
+            Column("99 % ms", "p99_ms", "{:.2f}"),
+            Column("50 % ms", "p50_ms", "{:.2f}"),
+            Column("call_at 99 % ms", "bare_p99_ms", "{:.2f}"),
+            Column("99 % over call_at", "over_bare_ms", "{:+.2f}"),
+            Column("worst ms", "worst_ms"),
+            Column("runs missing", "missing_runs", "{:,.0f}"),
+        ),
+        (
+            Target("99 % ≤ call_at + 1 ms", 1.0, own("lateness", "over_bare_ms")),
+            Target("no run missing", 0.0, own("lateness", "missing_runs")),
+        ),
+    ),
+    Figure(
+        "Idle, nothing due for an hour",
+        "idle",
+        (
+            Column("wake-ups a minute", "wakeups", "{:,.0f}"),
+            Column("CPU ms a minute", "cpu_ms", "{:,.1f}"),
+            Column("thread switches a minute", "switches", "{:,.0f}"),
+            Column("seconds watched", "seconds", "{:,.0f}"),
+            Column("tasks", "tasks", "{:,.0f}"),
+        ),
+        (Target("≤ 3 wake-ups a minute", 3.0, own("idle", "wakeups")),),
+    ),
+    Figure(
+        "Import of the package",
+        "imports",
+        (
+            Column("ms over a bare interpreter", "package_ms"),
+            Column("import pydantic", "pydantic_ms"),
+            Column("x pydantic", "times_pydantic", "{:.2f}"),
+            Column("bare interpreter", "bare_ms"),
+        ),
+        (Target("≤ 1.3 x pydantic", 1.3, own("imports", "times_pydantic")),),
+    ),
+    Figure(
+        "Import of the scheduler class",
+        "imports",
+        (
+            Column("ms over a bare interpreter", "scheduler_ms"),
+            Column("pydantic with one model", "model_ms"),
+            Column("x pydantic with one model", "times_model", "{:.2f}"),
+        ),
+    ),
+)

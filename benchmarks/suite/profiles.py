@@ -1,0 +1,83 @@
+"""How much is measured: in full, and in under two minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from suite.libraries import APSCHEDULER_4, ASYNCZ, UPSTREAM, Library
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scenario at one size, for every library.
+
+    `instead` replaces settings for some libraries (keyed by library); `left_out` says why some are
+    not measured. `together`: libraries may be measured side by side, because what is measured does
+    not depend on how busy the machine is. `timeout` bounds one measurement of one library.
+    """
+
+    name: str
+    scenario: str
+    settings: Mapping[str, Any]
+    rounds: int
+    timeout: float
+    together: bool = False
+    instead: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def settings_for(self, library: Library) -> dict[str, Any]:
+        """The settings that hold for `library`."""
+        return {
+            "package": library.package,
+            "scheduler": library.scheduler,
+            **self.settings,
+            **self.instead.get(library.key, {}),
+        }
+
+
+FULL = (
+    Case("burst", "burst", {"tasks": 20_000}, rounds=5, timeout=120),
+    Case("add-1000", "add", {"tasks": 1_000, "repeats": 5}, rounds=5, timeout=60),
+    Case("add-10000", "add", {"tasks": 10_000, "repeats": 3}, rounds=5, timeout=60),
+    Case("add-100000", "add", {"tasks": 100_000, "repeats": 1}, rounds=3, timeout=120),
+    Case(
+        "lateness",
+        "lateness",
+        {"tasks": 300, "seconds": 10, "bare_seconds": 10},
+        rounds=3,
+        timeout=90,
+    ),
+    Case("imports", "imports", {"rounds": 20}, rounds=1, timeout=180),
+    Case("idle", "idle", {"tasks": 100_000, "seconds": 60}, rounds=1, timeout=300, together=True),
+    Case("memory", "memory", {"tasks": 100_000}, rounds=1, timeout=400, together=True),
+)
+
+_ONLY_IN_FULL = "100,000 tasks are added in the full run only"
+_QUICK_CHANGES: dict[str, dict[str, Any]] = {
+    "burst": {"rounds": 2, "instead": {APSCHEDULER_4.key: {"tasks": 2_000}}},
+    "add-1000": {"rounds": 2},
+    "add-10000": {"rounds": 2, "instead": {UPSTREAM.key: {"repeats": 1}}},
+    "add-100000": {
+        "rounds": 1,
+        "left_out": {UPSTREAM.key: _ONLY_IN_FULL, APSCHEDULER_4.key: _ONLY_IN_FULL},
+    },
+    "lateness": {"rounds": 1, "settings": {"tasks": 300, "seconds": 5, "bare_seconds": 1}},
+    "imports": {
+        "settings": {"rounds": 3},
+        "instead": {ASYNCZ.key: {"rounds": 10}},
+    },
+    "memory": {"settings": {"tasks": 5_000}, "instead": {ASYNCZ.key: {"tasks": 20_000}}},
+    "idle": {
+        "settings": {"tasks": 10_000, "seconds": 20},
+        "instead": {ASYNCZ.key: {"tasks": 100_000}},
+    },
+}
+QUICK = tuple(
+    replace(case, timeout=min(case.timeout, 60), **_QUICK_CHANGES[case.name]) for case in FULL
+)
+
+#: Rounds after the first are left out in a quick run once it has taken this many seconds.
+QUICK_BUDGET = 80.0
+SCENARIOS = tuple(dict.fromkeys(case.scenario for case in FULL))

@@ -1,0 +1,1 @@
+"""An app for servers in processes of their own."""

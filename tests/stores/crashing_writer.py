@@ -1,0 +1,137 @@
+"""A process that forks writers and has them killed; run by test_file_crashes.py.
+
+usage: crashing_writer.py points DIRECTORY    a writer each, killed at its n-th call of the system
+       crashing_writer.py random DIRECTORY    writers killed at some time, on one directory
+
+Forked from here, where everything is imported already, a writer starts within milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asyncz.stores.base import TaskAdvance
+from asyncz.stores.file import FileStore
+from asyncz.stores.file_index import name_of
+from asyncz.testing.store_suite_tools import NOON, SuiteHost, after, make_task
+
+CALLS = ("open", "fsync", "replace", "link", "unlink", "write", "close")
+DONE = "done"
+
+
+async def change(store: FileStore, acknowledge: Callable[[], None]) -> None:
+    """One change after another; each is acknowledged once the store has answered."""
+    await store.add_task(make_task("a", args=("first",)))
+    acknowledge()
+    await store.add_task(make_task("b", after(1)))
+    acknowledge()
+    await store.update_task(make_task("a", args=("second",)))
+    acknowledge()
+    (task,) = await store.get_due_tasks(NOON)
+    await store.advance_tasks([TaskAdvance(task, NOON, after(60))])
+    acknowledge()
+    await store.update_task(make_task("spoilt", after(3)))
+    acknowledge()
+    await store.delete_task("b")
+    acknowledge()
+
+
+def write_and_die(directory: Path, point: int) -> None:
+    """Make the changes, and be killed right after the call of that number, if it comes."""
+    directory.mkdir()
+    (directory / name_of("spoilt", ".task")).write_text("kept")
+    acknowledged = os.open(directory.with_suffix(".log"), os.O_CREAT | os.O_WRONLY)
+    real_write = os.write
+    left = [point]
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapped
+
+    async def main() -> None:
+        store = FileStore(directory)
+        await store.start(SuiteHost(), "crashing")
+        for name in CALLS:
+            setattr(os, name, dying(getattr(os, name)))
+        await change(store, lambda: void(real_write(acknowledged, b".")))
+        real_write(acknowledged, DONE.encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(main())
+
+
+def void(result: object) -> None:
+    """Nothing."""
+
+
+def write_for_ever(directory: Path, number: int) -> None:
+    """Add and update tasks whose arguments tell a whole record from a part of one."""
+
+    async def main() -> None:
+        store = FileStore(directory)
+        await store.start(SuiteHost(), "crashing")
+        draw = random.Random(number)
+        while True:
+            size = draw.choice([1, 10_000, 200_000])
+            task = make_task(f"t{draw.randrange(10)}", args=(size, "x" * size))
+            if await store.lookup_task(str(task.id)) is None:
+                await store.add_task(task)
+            else:
+                await store.update_task(task)
+
+    asyncio.run(main())
+
+
+def fork(work: Callable[[], None]) -> int:
+    """The id of a child that does this."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+    finally:
+        os._exit(1)
+
+
+def kill_at_points(directory: Path) -> None:
+    """Until a writer comes to its end."""
+    for point in range(1, 500):
+        here = directory / f"point{point}"
+        child = fork(lambda here=here, point=point: write_and_die(here, point))  # type: ignore[misc]
+        if os.waitpid(child, 0)[1] != signal.SIGKILL:
+            sys.exit(f"the writer of {here} failed")
+        if here.with_suffix(".log").read_text().endswith(DONE):
+            return
+    sys.exit("no writer came to its end")
+
+
+def kill_at_random(directory: Path, rounds: int = 40) -> None:
+    """Two writers at a time, one killed while the other goes on."""
+    draw = random.Random(11)
+    alive = [fork(lambda: write_for_ever(directory, 0))]
+    for number in range(1, rounds):
+        alive.append(fork(lambda number=number: write_for_ever(directory, number)))  # type: ignore[misc]
+        time.sleep(draw.uniform(0.005, 0.05))
+        victim = alive.pop(0)
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+    os.kill(alive[0], signal.SIGKILL)
+    os.waitpid(alive[0], 0)
+
+
+if __name__ == "__main__":
+    {"points": kill_at_points, "random": kill_at_random}[sys.argv[1]](Path(sys.argv[2]))
