@@ -80,9 +80,10 @@ class ConflictIdError(ConflictError):
             "give another id, or replace_existing=True to put this one in its place."
         )
         self.task_id = task_id
+        self.store = store
 
-    def __reduce__(self) -> tuple[type[ConflictIdError], tuple[str | None]]:
-        return type(self), (self.task_id,)
+    def __reduce__(self) -> tuple[type[ConflictIdError], tuple[str | None, str | None]]:
+        return type(self), (self.task_id, self.store)
 
 
 class ConfigurationError(AsynczException, ValueError):

@@ -9,7 +9,7 @@ from threading import Lock, RLock
 from typing import Any, overload
 
 from asyncz.asgi import AnyApp, Lifespan, LifespanWrapper, make_lifespan
-from asyncz.enums import SchedulerState, TaskScheduleState
+from asyncz.enums import SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import ALL_EVENTS, SCHEDULER_PAUSED, SCHEDULER_RESUMED
 from asyncz.exceptions import (
@@ -281,8 +281,7 @@ class BaseScheduler(TaskOperations, SchedulerHost, ABC):
     async def aget_scheduler_info(self) -> SchedulerInfo:
         """A snapshot of the scheduler with the numbers of its tasks."""
         engine = self._engine
-        infos, degraded = await self._operations.infos_of_healthy()
-        states = [info.schedule_state for info in infos]
+        counts, degraded = await self._operations.counts_of_healthy()
         started = engine.started_at
         uptime = (engine.clock.now() - started).total_seconds() if started is not None else None
         return SchedulerInfo(
@@ -296,12 +295,12 @@ class BaseScheduler(TaskOperations, SchedulerHost, ABC):
             timezone=zone_name(engine.timezone),
             executor_aliases=tuple(sorted(engine.executors)),
             store_aliases=tuple(sorted(engine.stores)),
-            task_count=len(infos),
-            scheduled_task_count=states.count(TaskScheduleState.SCHEDULED),
-            paused_task_count=states.count(TaskScheduleState.PAUSED),
-            pending_task_count=states.count(TaskScheduleState.PENDING),
-            quarantined_task_count=states.count(TaskScheduleState.QUARANTINED),
-            submitted_task_count=sum(info.submitted for info in infos),
+            task_count=sum(counts),
+            scheduled_task_count=counts.scheduled,
+            paused_task_count=counts.paused,
+            pending_task_count=counts.pending,
+            quarantined_task_count=counts.quarantined,
+            submitted_task_count=sum(counts),
             running_task_count=sum(engine.instances.values()),
             degraded=degraded,
             store_retry_interval=engine.settings.store_retry_interval,

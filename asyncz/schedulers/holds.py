@@ -30,6 +30,9 @@ class HoldBook:
     def __bool__(self) -> bool:
         return bool(self._holds)
 
+    def __len__(self) -> int:
+        return len(self._holds)
+
     def __iter__(self) -> Iterator[tuple[str, Hold]]:
         return iter(self._holds.items())
 
@@ -48,6 +51,10 @@ class HoldBook:
     def get(self, task_id: str) -> Hold | None:
         """What a task is held back for, if it is."""
         return self._holds.get(task_id)
+
+    def ids(self) -> frozenset[str]:
+        """The ids of all of them."""
+        return frozenset(self._holds)
 
     def held_at(self, now: float) -> set[str]:
         """The ids that are to be passed over now."""

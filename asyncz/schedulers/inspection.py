@@ -1,18 +1,16 @@
-"""Frozen snapshots of a scheduler, and how lists of task snapshots are filtered and sorted."""
+"""Frozen snapshots of a scheduler, and a list of its tasks for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
-from math import inf
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from asyncz.enums import SchedulerState, TaskScheduleState
 from asyncz.tasks.inspection import TaskInfo
 
-__all__ = ["SchedulerInfo", "SchedulerInstanceInfo", "TaskQuery", "format_tasks"]
+__all__ = ["SchedulerInfo", "SchedulerInstanceInfo", "TaskPage", "format_tasks"]
 
 
 class SchedulerInfo(BaseModel):
@@ -72,101 +70,21 @@ class SchedulerInstanceInfo(BaseModel):
     submitted_task_count: int
 
 
-def _low(text: str | None) -> str:
-    return (text or "").lower()
-
-
-def _when(info: TaskInfo) -> tuple[float]:
-    return (inf if info.next_run_time is None else info.next_run_time.timestamp(),)
-
-
-SORTERS: dict[str, Callable[[TaskInfo], tuple[Any, ...]]] = {
-    "id": lambda info: (_low(info.id),),
-    "name": lambda info: (_low(info.name), _low(info.id)),
-    "next_run_time": lambda info: (*_when(info), _low(info.name), _low(info.id)),
-    "schedule_state": lambda info: (info.schedule_state.value, *_when(info), _low(info.id)),
-    "executor": lambda info: (_low(info.executor), _low(info.id)),
-    "store": lambda info: (_low(info.store_alias), _low(info.id)),
-    "trigger": lambda info: (_low(info.trigger_alias or info.trigger_name), _low(info.id)),
-}
-
-
-class TaskQuery:
-    """Which task snapshots are wanted, and in which order.
+class TaskPage(BaseModel):
+    """A page of task snapshots.
 
     Args:
-        schedule_state: A `TaskScheduleState` or its value.
-        executor: An executor's alias.
-        trigger: A trigger's alias or the name of its class, in any case.
-        q: Text to be found, in any case, in what names or describes the task.
-        sort_by: One of `SORTERS`.
-        descending: The other way round.
-
-    Raises:
-        ValueError: The state or the order is not one there is; the message lists them.
+        tasks: Those of this page.
+        total: How many there are on all pages.
+        limit, offset: What was asked for.
     """
 
-    def __init__(
-        self,
-        schedule_state: TaskScheduleState | str | None,
-        executor: str | None,
-        trigger: str | None,
-        q: str | None,
-        sort_by: str,
-        descending: bool,
-    ) -> None:
-        if sort_by not in SORTERS:
-            raise ValueError(f"sort_by must be one of {', '.join(SORTERS)}, not {sort_by!r}.")
-        self._state = _state(schedule_state)
-        self._executor = executor
-        self._trigger = trigger.lower() if trigger else None
-        self._needle = q.strip().lower() if q else ""
-        self._key = SORTERS[sort_by]
-        self._descending = descending
+    model_config = ConfigDict(frozen=True)
 
-    def apply(self, infos: Iterable[TaskInfo]) -> list[TaskInfo]:
-        """The wanted ones, in order."""
-        wanted = [info for info in infos if self._matches(info)]
-        return sorted(wanted, key=self._key, reverse=self._descending)
-
-    def _matches(self, info: TaskInfo) -> bool:
-        return (
-            (self._state is None or info.schedule_state is self._state)
-            and (not self._executor or info.executor == self._executor)
-            and (
-                self._trigger is None
-                or self._trigger in (_low(info.trigger_alias), _low(info.trigger_name))
-            )
-            and (not self._needle or any(self._needle in text for text in _texts(info)))
-        )
-
-
-def _state(value: TaskScheduleState | str | None) -> TaskScheduleState | None:
-    if value is None:
-        return None
-    try:
-        return TaskScheduleState(str(value).strip().lower())
-    except ValueError:
-        known = ", ".join(TaskScheduleState)
-        raise ValueError(f"schedule_state must be one of {known}, not {value!r}.") from None
-
-
-def _texts(info: TaskInfo) -> Iterable[str]:
-    return map(
-        _low,
-        (
-            info.id,
-            info.name,
-            info.callable_name,
-            info.callable_reference,
-            info.trigger_alias,
-            info.trigger_name,
-            info.trigger_description,
-            info.executor,
-            info.store_alias,
-            info.schedule_state.value,
-        ),
-    )
+    tasks: tuple[TaskInfo, ...]
+    total: int
+    limit: int
+    offset: int
 
 
 def format_tasks(by_store: Iterable[tuple[str, list[TaskInfo]]]) -> str:

@@ -10,6 +10,7 @@ from asyncz.schedulers.engine import Declaration, Engine
 from asyncz.schedulers.lane import StoreLane
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
+from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery
 
 __all__ = ["Queries", "TaskRef"]
 
@@ -64,16 +65,30 @@ class Queries:
             tasks.extend(await lane.call(lane.store.get_all_tasks()))
         return tasks
 
+    async def find(self, alias: str | None, query: TaskQuery) -> FoundTasks:
+        """A page of snapshots, of tasks that cannot be read or run too, and how many there are.
+
+        Each store is asked for its part, so that none has to give all of its tasks.
+        """
+        engine = self._engine
+        if not engine.stores_open:
+            return query.select([self.info(task) for task in await self.all(alias)])
+        parts: list[TaskInfo] = []
+        total = 0
+        for lane in engine.lanes_of(alias):
+            # What a task is held back for only this scheduler knows, not the store.
+            held = lane.holds.ids()
+            found = await lane.call(lane.store.find_tasks(query.up_to_page(), held))
+            tasks = [await lane.call(lane.store.lookup_task(task_id)) for task_id in held]
+            infos = [self.info(task) for task in tasks if task is not None]
+            extra = [info for info in infos if query.matches(info)]
+            parts += found.infos + extra
+            total += found.total + len(extra)
+        return FoundTasks(query.page(parts), total)
+
     async def infos(self, alias: str | None) -> list[TaskInfo]:
-        """Snapshots of all tasks, of those that cannot be read or run too."""
-        infos = []
-        for task in await self.all(alias):
-            infos.append(self.info(task))
-        if self._engine.stores_open:
-            for lane in self._engine.lanes_of(alias):
-                for task_id, error in await lane.call(lane.store.get_quarantined_tasks()):
-                    infos.append(_unreadable(lane.alias, task_id, error))
-        return infos
+        """All snapshots, by next run time."""
+        return (await self.find(alias, TaskQuery())).infos
 
     def info(self, task: Task) -> TaskInfo:
         """A task's snapshot, with why it is held back if it is."""
@@ -85,16 +100,19 @@ class Queries:
         quarantined = TaskScheduleState.QUARANTINED
         return info.model_copy(update={"schedule_state": quarantined, "error": hold.error})
 
-    async def infos_of_healthy(self) -> tuple[list[TaskInfo], dict[str, str]]:
-        """The snapshots of the stores that answer, and the errors of those that do not."""
+    async def counts_of_healthy(self) -> tuple[TaskCounts, dict[str, str]]:
+        """The tasks of the stores that answer, and the errors of those that do not."""
         engine = self._engine
         if not engine.stores_open:
-            return await self.infos(None), {}
-        infos: list[TaskInfo] = []
+            return TaskCounts(pending=len(engine.pending)), {}
+        counts = TaskCounts()
         degraded = {lane.alias: lane.error for lane in engine.lanes.values() if lane.error}
         for alias in engine.lanes.keys() - degraded.keys():
-            infos.extend(await self.infos(alias))
-        return infos, degraded
+            lane = engine.lane(alias)
+            held = len(lane.holds)
+            counts += await lane.call(lane.store.count_tasks())
+            counts += TaskCounts(scheduled=-held, quarantined=held)
+        return counts, degraded
 
     def aliases(self) -> list[str]:
         """The aliases of the stores, those that only pending tasks name included."""
@@ -125,26 +143,3 @@ class Queries:
                 if task.trigger is not None and task.trigger.alias == "shutdown":
                     return True
         return False
-
-
-def _unreadable(alias: str, task_id: str, error: str) -> TaskInfo:
-    return TaskInfo(
-        id=task_id,
-        name=None,
-        callable_name=None,
-        callable_reference=None,
-        trigger_alias=None,
-        trigger_name=None,
-        trigger_description=None,
-        executor=None,
-        store_alias=alias,
-        schedule_state=TaskScheduleState.QUARANTINED,
-        next_run_time=None,
-        coalesce=True,
-        max_instances=1,
-        mistrigger_grace_time=None,
-        pending=False,
-        paused=False,
-        submitted=True,
-        error=error,
-    )

@@ -12,10 +12,11 @@ from asyncz.enums import TaskScheduleState
 from asyncz.exceptions import TaskLookupError, TaskOptionError
 from asyncz.schedulers.bridge import Bridge, blocking, on_engine
 from asyncz.schedulers.engine import Engine
-from asyncz.schedulers.inspection import TaskQuery, format_tasks
+from asyncz.schedulers.inspection import TaskPage, format_tasks
 from asyncz.schedulers.operations import Operations
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo, TaskRunPreview
+from asyncz.tasks.query import TaskQuery
 from asyncz.timezones import zone_name
 from asyncz.triggers.base import BaseTrigger
 from asyncz.typing import Undefined, undefined
@@ -294,6 +295,8 @@ class TaskOperations:
         q: str | None = None,
         sort_by: str = "next_run_time",
         descending: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[TaskInfo]:
         """Snapshots of tasks, filtered and sorted.
 
@@ -306,14 +309,32 @@ class TaskOperations:
             sort_by: `id`, `name`, `next_run_time`, `schedule_state`, `executor`, `store` or
                 `trigger`.
             descending: The other way round.
+            limit: At most so many, which is all that a store with a server then sends.
+            offset: Leave out so many at the beginning.
 
         Raises:
-            ValueError: `schedule_state` or `sort_by` is not one of these.
+            ValueError: `schedule_state` or `sort_by` is not one of these, or a number is negative.
         """
-        query = TaskQuery(schedule_state, executor, trigger, q, sort_by, descending)
-        return query.apply(await self._operations.infos(store))
+        query = TaskQuery(schedule_state, executor, trigger, q, sort_by, descending, limit, offset)
+        return (await self._operations.find(store, query)).infos
 
     get_task_infos = blocking(aget_task_infos)
+
+    @on_engine
+    async def aget_task_page(
+        self, /, store: str | None = None, *, limit: int = 50, offset: int = 0, **wanted: Any
+    ) -> TaskPage:
+        """One page of `get_task_infos`, with the number of tasks on all pages.
+
+        Args:
+            store, limit, offset: As there.
+            wanted: The filters and the order, as there.
+        """
+        query = TaskQuery(**wanted, limit=limit, offset=offset)
+        found = await self._operations.find(store, query)
+        return TaskPage(tasks=tuple(found.infos), total=found.total, limit=limit, offset=offset)
+
+    get_task_page = blocking(aget_task_page)
 
     @on_engine
     async def apreview_task_runs(
@@ -374,8 +395,7 @@ class TaskOperations:
     async def aprint_tasks(self, store: str | None = None, out: TextIO | None = None) -> None:
         """Print the tasks, store by store, to `out` (standard output by default)."""
         aliases = [store] if store is not None else self._operations.aliases()
-        query = TaskQuery(None, None, None, None, "next_run_time", False)
-        lists = [(alias, query.apply(await self._operations.infos(alias))) for alias in aliases]
+        lists = [(alias, await self._operations.infos(alias)) for alias in aliases]
         (out or sys.stdout).write(format_tasks(lists))
 
     print_tasks = blocking(aprint_tasks)

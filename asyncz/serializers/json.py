@@ -26,7 +26,8 @@ from asyncz.triggers import BaseTrigger, load_trigger
 __all__ = ["DEFAULT_MAX_PAYLOAD", "JSONSerializer", "from_microseconds", "to_microseconds"]
 
 VERSION = 1
-DEFAULT_MAX_PAYLOAD = 1024 * 1024
+DEFAULT_MAX_PAYLOAD = 2 * 1024 * 1024
+"""Room for 1 MiB of arguments, also when they are bytes, which take a third more as text."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

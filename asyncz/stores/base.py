@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from asyncz.clock import Clock
 from asyncz.exceptions import StoreError, StoreInUseError
 from asyncz.tasks.base import Task
+from asyncz.tasks.inspection import TaskInfo
+from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery
 from asyncz.triggers.base import BaseTrigger
 
 __all__ = ["BaseStore", "QuarantinedTask", "StoreHost", "TaskAdvance", "is_same_instant"]
@@ -117,6 +119,29 @@ class BaseStore(BaseModel):
         """Keep a task. Raises ConflictIdError if its id is taken, also by an unreadable record."""
         raise self._lacks("add_task")
 
+    async def add_tasks(self, tasks: Sequence[Task]) -> None:
+        """Keep several tasks: all of them, or, if one is refused, none.
+
+        Raises:
+            ConflictIdError: An id is taken, or is there twice.
+        """
+        added: list[str] = []
+        try:
+            for task in tasks:
+                await self.add_task(task)
+                added.append(str(task.id))
+        except BaseException:
+            for task_id in added:
+                await self.delete_task(task_id)
+            raise
+
+    def within(self, connection: Any) -> BaseStore:
+        """This store inside a transaction of the caller's. Raises StoreError if it has none."""
+        raise StoreError(
+            f"The store {self.alias!r} ({type(self).__name__}) cannot join a transaction; "
+            "leave connection out, or use a SQLAlchemyStore."
+        )
+
     async def update_task(self, task: Task) -> None:
         """Replace the task of that id. Raises TaskLookupError if there is none."""
         raise self._lacks("update_task")
@@ -156,6 +181,27 @@ class BaseStore(BaseModel):
     async def get_all_tasks(self) -> list[Task]:
         """All readable tasks, by next run time, equal ones in order of insertion, paused last."""
         raise self._lacks("get_all_tasks")
+
+    async def find_tasks(self, query: TaskQuery, exclude: Set[str] = NO_IDS) -> FoundTasks:
+        """A page of snapshots, those of unreadable records included.
+
+        This one looks at all tasks; a store that may have many asks its server.
+
+        Args:
+            query: Which, in which order, from which place on.
+            exclude: Ids to pass over.
+        """
+        infos = [task.snapshot() for task in await self.get_all_tasks() if task.id not in exclude]
+        for task_id, error in await self.get_quarantined_tasks():
+            infos.append(TaskInfo.of_unreadable(task_id, self.alias, error))
+        return query.select(infos)
+
+    async def count_tasks(self) -> TaskCounts:
+        """How many tasks it has: scheduled, paused and unreadable ones."""
+        tasks = await self.get_all_tasks()
+        paused = sum(task.next_run_time is None for task in tasks)
+        unreadable = await self.get_quarantined_tasks()
+        return TaskCounts(len(tasks) - paused, paused, quarantined=len(unreadable))
 
     async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
         """Make the steps, and say for each whether it was made.

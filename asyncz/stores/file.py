@@ -11,13 +11,11 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr
 
-from asyncz.exceptions import ConfigurationError, StoreError
-from asyncz.serializers.base import Serializer
-from asyncz.serializers.json import JSONSerializer
-from asyncz.serializers.values import is_clean_text
-from asyncz.stores.base import NO_IDS, BaseStore, QuarantinedTask, StoreHost, TaskAdvance
-from asyncz.stores.file_records import Codec, FileOptions, FileRecords
+from asyncz.exceptions import StoreError
+from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
+from asyncz.stores.file_records import FileOptions, FileRecords
 from asyncz.stores.file_thread import StoreThread
+from asyncz.stores.serializing import SerializingStore
 from asyncz.tasks.base import Task
 
 __all__ = ["FileStore"]
@@ -28,7 +26,7 @@ CLOSING_TIME = 10.0
 T = TypeVar("T")
 
 
-class FileStore(BaseStore):
+class FileStore(SerializingStore):
     """Keeps each task as a JSON file in one directory on a local disk.
 
     Several processes may use the directory at once: each operation is made under a lock between
@@ -42,10 +40,8 @@ class FileStore(BaseStore):
         mode: Of the directory if it is made here. The rights of an existing one are left as they
             are; wider ones are logged, since who can write there can have the app's code called.
         cleanup_directory: Remove the tasks at shutdown, and the directory if it is empty then.
-        serializer: Left out: JSON.
-        allowed_callables: For the JSON serializer: patterns such as `myapp.jobs:*` of what the
-            store may call. Left out: anything outside the standard library.
         lock_timeout: Seconds to wait for another process.
+        serializer, allowed_callables: See `SerializingStore`.
     """
 
     forbidden_characters: ClassVar[frozenset[str]] = frozenset()
@@ -55,22 +51,14 @@ class FileStore(BaseStore):
     suffix: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9_-]{1,32}$")] = ".task"
     mode: Annotated[int, Field(ge=0o700, le=0o777)] = 0o700
     cleanup_directory: bool = False
-    serializer: Serializer | None = Field(default=None, repr=False)
-    allowed_callables: tuple[str, ...] | None = None
     lock_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
 
     _thread: StoreThread | None = PrivateAttr(default=None)
     _records: FileRecords | None = PrivateAttr(default=None)
-    _serializer: Serializer = PrivateAttr()
 
     def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
         options["directory"] = directory
         super().__init__(**options)
-        if self.serializer is not None and self.allowed_callables is not None:
-            raise ConfigurationError(
-                "FileStore: give allowed_callables to the serializer that you give, not beside it."
-            )
-        self._serializer = self.serializer or JSONSerializer(self.allowed_callables)
 
     async def start(self, scheduler: StoreHost, alias: str) -> None:
         await super().start(scheduler, alias)
@@ -130,28 +118,12 @@ class FileStore(BaseStore):
     async def get_all_tasks(self) -> list[Task]:
         return await self._submit(self._started.all)
 
-    async def get_tasks(self) -> list[Task]:
-        """The same as `get_all_tasks`."""
-        return await self.get_all_tasks()
-
     async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
         return await self._submit(partial(self._started.advance, tuple(advances)))
 
     async def get_quarantined_tasks(self) -> list[QuarantinedTask]:
         """The records that are kept but cannot be read; `file:NAME` stands for an unknown id."""
         return await self._submit(self._started.quarantined)
-
-    def rebuild_task(self, state: bytes) -> Task:
-        """The task of what a file holds. Raises UnreadableRecordError, which says why not."""
-        codec = self._codec(self.host, self.alias or "")
-        return codec.build(codec.unpack(state))
-
-    def check_task_id(self, task_id: str | None) -> None:
-        super().check_task_id(task_id)
-        if not is_clean_text(str(task_id)):
-            raise ValueError(
-                f"The task id {task_id!a} has half of a surrogate pair, which is no valid text."
-            )
 
     @property
     def _started(self) -> FileRecords:
@@ -162,8 +134,3 @@ class FileStore(BaseStore):
     async def _submit(self, work: Callable[[], T]) -> T:
         assert self._thread is not None  # noqa: S101  # as long as there are records
         return await self._thread.submit(work)
-
-    def _codec(self, host: StoreHost, alias: str) -> Codec:
-        return Codec(
-            self._serializer, host, alias, self.conditional_encrypt, self.conditional_decrypt
-        )

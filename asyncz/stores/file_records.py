@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,14 +16,15 @@ from asyncz.exceptions import (
     StoreTimeoutError,
     TaskLookupError,
 )
-from asyncz.serializers.base import Record, Serializer
+from asyncz.serializers.base import Record
 from asyncz.serializers.json import from_microseconds, to_microseconds
-from asyncz.stores.base import QuarantinedTask, StoreHost, TaskAdvance
+from asyncz.stores.base import QuarantinedTask, TaskAdvance
 from asyncz.stores.file_directory import RecordDirectory
 from asyncz.stores.file_index import BY_NAME, Entry, RecordIndex, name_of
+from asyncz.stores.serializing import Codec
 from asyncz.tasks.base import Task
 
-__all__ = ["Codec", "FileOptions", "FileRecords"]
+__all__ = ["FileOptions", "FileRecords"]
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,6 @@ class FileOptions:
     mode: int
     lock_timeout: float
     alias: str
-
-
-@dataclass(frozen=True)
-class Codec:
-    """From a task to a file's bytes and back, for one scheduler."""
-
-    serializer: Serializer
-    host: StoreHost
-    alias: str
-    encrypt: Callable[[bytes], bytes]
-    decrypt: Callable[[bytes], bytes]
-
-    def pack(self, record: Record) -> bytes:
-        return self.encrypt(self.serializer.pack(record))
-
-    def unpack(self, data: bytes) -> Record:
-        return self.serializer.unpack(self.decrypt(data))
-
-    def build(self, record: Record) -> Task:
-        return self.serializer.from_record(record, self.host, self.alias)
 
 
 class FileRecords:

@@ -42,6 +42,30 @@ class TaskInfo(BaseModel):
     kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     error: str | None = None
 
+    @classmethod
+    def of_unreadable(cls, task_id: str, store_alias: str | None, error: str) -> TaskInfo:
+        """What can be seen of a record that makes no task."""
+        return cls(
+            id=task_id,
+            name=None,
+            callable_name=None,
+            callable_reference=None,
+            trigger_alias=None,
+            trigger_name=None,
+            trigger_description=None,
+            executor=None,
+            store_alias=store_alias,
+            schedule_state=TaskScheduleState.QUARANTINED,
+            next_run_time=None,
+            coalesce=True,
+            max_instances=1,
+            mistrigger_grace_time=None,
+            pending=False,
+            paused=False,
+            submitted=True,
+            error=error,
+        )
+
 
 class TaskRunPreview(BaseModel):
     """The next run times of a task, as its trigger gives them now.

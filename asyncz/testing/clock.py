@@ -191,9 +191,7 @@ class VirtualClock:
             if user.engine_loop is here:
                 await quiet
             else:
-                await asyncio.wrap_future(
-                    asyncio.run_coroutine_threadsafe(quiet, user.engine_loop)
-                )
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(quiet, user.engine_loop))
         if not self._users:
             await asyncio.sleep(0)
 

@@ -17,7 +17,8 @@ from asyncz import (
     TaskInfo,
     TaskScheduleState,
 )
-from asyncz.schedulers.inspection import SORTERS, TaskQuery, format_tasks
+from asyncz.schedulers.inspection import format_tasks
+from asyncz.tasks.query import SORTERS, TaskQuery
 from asyncz.testing import VirtualClock
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -54,7 +55,7 @@ def query(
 ) -> str:
     """The ids of what is found, in order."""
     wanted = TaskQuery(schedule_state, executor, trigger, q, sort_by, descending)
-    return "".join(str(found.id) for found in wanted.apply(INFOS))
+    return "".join(str(found.id) for found in wanted.select(INFOS).infos)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,403 @@
+"""What the stores with a server have in common: tasks as rows, read and written in pages.
+
+A subclass moves rows; everything about tasks is here. Its operations are those that raise
+`NotImplementedError` below, and each is one atomic change on the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Sequence, Set
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from asyncz.exceptions import ConflictIdError, TaskLookupError, UnreadableRecordError
+from asyncz.serializers.json import to_microseconds
+from asyncz.serializers.values import is_clean_text
+from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
+from asyncz.stores.quarantine import QuarantineBook
+from asyncz.stores.serializing import Codec, SerializingStore
+from asyncz.tasks.base import Task
+from asyncz.tasks.inspection import TaskInfo
+from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery, TaskSummary
+
+__all__ = ["Place", "RecordStore", "Row", "Step", "StoredRow"]
+
+PAGE = 256
+SLICE = 0.004
+"""Seconds of reading or writing records before the event loop gets its turn."""
+
+
+class Row(NamedTuple):
+    """A task on its way into the store.
+
+    Args:
+        key: What the store knows it by: `RecordStore.key_of` its id.
+        next_run: Microseconds since the epoch, or None while it is paused.
+        order: Of insertion. Kept when a row is replaced.
+        data: The record.
+        summary: For queries; None if the serializer keeps such things secret.
+    """
+
+    key: str
+    next_run: int | None
+    order: int
+    data: bytes
+    summary: TaskSummary | None
+
+
+class StoredRow(NamedTuple):
+    """A task on its way out of the store."""
+
+    key: str
+    next_run: int | None
+    order: int
+    data: bytes
+
+    @property
+    def place(self) -> Place:
+        """Where it stands among the others."""
+        return Place(self.next_run, self.order, self.key)
+
+
+class Place(NamedTuple):
+    """A place in the order of rows: by next run time, then by insertion, then by key.
+
+    Paused rows (`next_run` None) come after all others.
+    """
+
+    next_run: int | None
+    order: int
+    key: str
+
+
+class Step(NamedTuple):
+    """`TaskAdvance` in terms of rows: `expected` to `next_run`, or, None: remove the row."""
+
+    key: str
+    expected: int
+    next_run: int | None
+
+
+class RecordStore(SerializingStore):
+    """Base of the stores with a server.
+
+    A row whose record cannot be read is quarantined: it stays as it is, no step is made on it,
+    and it counts again once it can be read. Replacing or deleting it by its id sets the record
+    aside, where people can find it.
+    """
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        self._quarantine = QuarantineBook()
+        self._last_order = 0
+        self._codec_in_use: Codec | None = None
+
+    # What a subclass writes.
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Connect and make what is missing on the server; safe when many do so at once."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Close what this store made; also after an `_open` that failed half-way."""
+
+    @abstractmethod
+    async def _insert(self, rows: Sequence[Row]) -> str | None:
+        """Insert all, or none and return a key that is taken."""
+
+    @abstractmethod
+    async def _replace(self, row: Row) -> bool:
+        """Put a row in the place of the one with its key, which keeps its order. False: none."""
+
+    @abstractmethod
+    async def _remove(self, keys: Sequence[str]) -> int:
+        """Remove the rows of those keys. Returns how many there were."""
+
+    @abstractmethod
+    async def _set_aside(self, row: StoredRow) -> bool:
+        """Move a row out of the way, to where it is kept. False: it is not what it was."""
+
+    @abstractmethod
+    async def _fetch(self, key: str) -> StoredRow | None:
+        """The row of that key."""
+
+    @abstractmethod
+    async def _fetch_page(
+        self, after: Place | None, limit: int, until: int | None = None
+    ) -> list[StoredRow]:
+        """Rows in the order of `Place`.
+
+        Args:
+            after: Only those behind this place.
+            limit: At most so many.
+            until: Only those with a next run time up to this one; None: all, paused ones too.
+        """
+
+    @abstractmethod
+    async def _advance(self, steps: Sequence[Step]) -> list[bool]:
+        """Make each step whose row still has the expected next run time; say which were made."""
+
+    @abstractmethod
+    async def _count(self) -> tuple[int, int]:
+        """How many rows are scheduled and how many are paused."""
+
+    async def _find(
+        self, query: TaskQuery, exclude: Set[str]
+    ) -> tuple[list[StoredRow], int] | None:
+        """The page of rows of a query and the number on all pages; None: this store cannot.
+
+        Args:
+            query: See `TaskSummary` for what its filters and orders go by. Its state is None,
+                scheduled or paused.
+            exclude: Keys to pass over.
+        """
+        return None
+
+    # What stores are.
+
+    async def start(self, scheduler: StoreHost, alias: str) -> None:
+        await super().start(scheduler, alias)
+        self._codec_in_use = self._codec(scheduler, alias)
+        try:
+            await self._open()
+        except BaseException:
+            await self.shutdown()
+            raise
+
+    async def shutdown(self) -> None:
+        was_started = self._codec_in_use is not None
+        self._codec_in_use = None
+        self._quarantine.clear()
+        await super().shutdown()
+        if was_started:
+            await self._close()
+
+    async def add_task(self, task: Task) -> None:
+        await self.add_tasks([task])
+
+    async def add_tasks(self, tasks: Sequence[Task]) -> None:
+        rows = [row async for row in self._rows_of(tasks)]
+        by_key = {row.key: task.id for row, task in zip(rows, tasks, strict=True)}
+        taken = await self._insert(rows) if len(by_key) == len(rows) else _twice(rows)
+        if taken is not None:
+            raise ConflictIdError(by_key[taken], self.alias)
+
+    async def update_task(self, task: Task) -> None:
+        row = self._row_of(task)
+        before = await self._fetch(row.key)
+        if before is not None and self._read(before) is None and await self._set_aside(before):
+            # It is somebody's task still; only its place was taken.
+            self._quarantine.forget(row.key)
+            await self._insert([row._replace(order=before.order)])
+            return
+        if before is None or not await self._replace(row):
+            raise TaskLookupError(task.id, self.alias)
+
+    async def delete_task(self, task_id: str) -> None:
+        row = await self._fetch(self.key_of(task_id)) if is_clean_text(task_id) else None
+        if row is None:
+            raise TaskLookupError(task_id, self.alias)
+        if self._read(row) is None:
+            await self._set_aside(row)
+            self._quarantine.forget(row.key)
+        elif not await self._remove([row.key]):
+            raise TaskLookupError(task_id, self.alias)
+
+    async def remove_all_tasks(self) -> None:
+        """Forget all tasks. Records that cannot be read stay; `delete_task` sets one aside."""
+        async for rows in self._pages():
+            readable = [row.key async for row, task in self._tasks_of(rows) if task is not None]
+            await self._remove(readable)
+
+    async def lookup_task(self, task_id: str) -> Task | None:
+        if not is_clean_text(task_id):
+            return None
+        row = await self._fetch(self.key_of(task_id))
+        return None if row is None else self._read(row)
+
+    async def get_due_tasks(
+        self, now: datetime, limit: int | None = None, exclude: Set[str] = NO_IDS
+    ) -> list[Task]:
+        due: list[Task] = []
+        size = PAGE if limit is None else min(limit, PAGE)
+        async for rows in self._pages(to_microseconds(now), size):
+            async for _, task in self._tasks_of(rows):
+                if task is not None and task.id not in exclude:
+                    due.append(task)
+                    if len(due) == limit:
+                        return due
+        return due
+
+    async def get_next_run_time(self, after: datetime | None = None) -> datetime | None:
+        place = None if after is None else Place(to_microseconds(after) + 1, -1, "")
+        size = 1 + min(len(self._quarantine), PAGE)
+        async for rows in self._pages(size=size, after=place):
+            for row in rows:
+                if row.next_run is None:
+                    return None
+                task = self._read(row)
+                if task is not None:
+                    return task.next_run_time
+        return None
+
+    async def get_all_tasks(self) -> list[Task]:
+        return [
+            task
+            async for rows in self._pages()
+            async for _, task in self._tasks_of(rows)
+            if task is not None
+        ]
+
+    async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
+        steps = [
+            Step(
+                self.key_of(str(task.id)),
+                to_microseconds(expected),
+                None if next_run_time is None else to_microseconds(next_run_time),
+            )
+            for task, expected, next_run_time in advances
+        ]
+        bad = {step.key for step in steps if self._quarantine and step.key in self._quarantine}
+        if not bad:
+            return await self._advance(steps)
+        made = iter(await self._advance([step for step in steps if step.key not in bad]))
+        return [step.key not in bad and next(made) for step in steps]
+
+    async def get_quarantined_tasks(self) -> list[QuarantinedTask]:
+        found = []
+        self._quarantine.try_all_again()
+        async for rows in self._pages():
+            async for row, task in self._tasks_of(rows):
+                if task is None:
+                    found.append(QuarantinedTask(row.key, self._quarantine.error_of(row.key)))
+        return found
+
+    async def find_tasks(self, query: TaskQuery, exclude: Set[str] = NO_IDS) -> FoundTasks:
+        found = None
+        if query.schedule_state not in ("quarantined", "pending"):
+            found = await self._find(query, {self.key_of(task_id) for task_id in exclude})
+        if found is not None:
+            rows, total = found
+            infos = [self._info(row, task) async for row, task in self._tasks_of(rows)]
+            return FoundTasks(infos, total)
+        # Everything has to be looked at, but not to be kept.
+        page: list[TaskInfo] = []
+        total = 0
+        best = query.up_to_page()
+        async for rows in self._pages():
+            infos = [self._info(row, task) async for row, task in self._tasks_of(rows)]
+            wanted = [info for info in infos if info.id not in exclude and query.matches(info)]
+            page = best.page([*page, *wanted])
+            total += len(wanted)
+        return FoundTasks(page[query.offset :], total)
+
+    async def count_tasks(self) -> TaskCounts:
+        """How many there are. Unreadable ones count as such once they have been come across."""
+        scheduled, paused = await self._count()
+        return TaskCounts(
+            scheduled - len(self._quarantine), paused, quarantined=len(self._quarantine)
+        )
+
+    # Rows and tasks.
+
+    def key_of(self, task_id: str) -> str:
+        """What the row of a task is known by on the server. As good as unique for each id."""
+        return task_id
+
+    def _row_of(self, task: Task) -> Row:
+        self.check_task_id(task.id)
+        codec = self._started_codec
+        record = codec.serializer.to_record(task)
+        self._last_order = max(self._last_order + 1, to_microseconds(self.host.clock.now()))
+        moment = record["next_run_time"]
+        return Row(
+            self.key_of(record["id"]), moment, self._last_order, codec.pack(record),
+            TaskSummary.of(task),
+        )  # fmt: skip
+
+    async def _rows_of(self, tasks: Sequence[Task]) -> AsyncIterator[Row]:
+        pause = _Slices()
+        for task in tasks:
+            await pause()
+            yield self._row_of(task)
+
+    def _read(self, row: StoredRow) -> Task | None:
+        """The task of a row; None if it cannot be read, which the quarantine then knows."""
+        if self._quarantine and self._quarantine.is_known(row.key, row.data, self._monotonic()):
+            return None
+        codec = self._started_codec
+        try:
+            record = codec.unpack(row.data)
+            if not isinstance(record.get("id"), str) or self.key_of(record["id"]) != row.key:
+                raise UnreadableRecordError("The id in the record is not that of its place.")
+            if row.next_run is None or isinstance(record.get("next_run_time"), int):
+                # The row's is newer: a step changes only that.
+                record["next_run_time"] = row.next_run
+            task = codec.build(record)
+        except UnreadableRecordError as exc:
+            self._quarantine.note(row.key, row.data, str(exc), self._monotonic())
+            return None
+        if self._quarantine:
+            self._quarantine.forget(row.key)
+        return task
+
+    async def _tasks_of(
+        self, rows: Sequence[StoredRow]
+    ) -> AsyncIterator[tuple[StoredRow, Task | None]]:
+        pause = _Slices()
+        for row in rows:
+            await pause()
+            yield row, self._read(row)
+
+    async def _pages(
+        self, until: int | None = None, size: int = PAGE, after: Place | None = None
+    ) -> AsyncIterator[list[StoredRow]]:
+        """The rows behind a place in order, page by page."""
+        while True:
+            rows = await self._fetch_page(after, size, until)
+            if rows:
+                yield rows
+            if len(rows) < size:
+                return
+            after = rows[-1].place
+
+    def _info(self, row: StoredRow, task: Task | None) -> TaskInfo:
+        if task is not None:
+            return task.snapshot()
+        return TaskInfo.of_unreadable(row.key, self.alias, self._quarantine.error_of(row.key))
+
+    def _monotonic(self) -> float:
+        return self.host.clock.monotonic()
+
+    @property
+    def _started_codec(self) -> Codec:
+        if self._codec_in_use is None:
+            _ = self.host  # raises
+            raise AssertionError("a started store has a codec")
+        return self._codec_in_use
+
+
+class _Slices:
+    """Awaited again and again, gives the event loop its turn every few milliseconds."""
+
+    def __init__(self) -> None:
+        self._time = asyncio.get_running_loop().time
+        self._deadline = self._time() + SLICE
+
+    async def __call__(self) -> None:
+        if self._time() > self._deadline:
+            await asyncio.sleep(0)
+            self._deadline = self._time() + SLICE
+
+
+def _twice(rows: Sequence[Row]) -> str:
+    """A key that is there twice."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.key in seen:
+            return row.key
+        seen.add(row.key)
+    raise AssertionError("no key is there twice")
