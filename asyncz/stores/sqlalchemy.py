@@ -10,7 +10,7 @@ except ImportError as exc:
     ) from exc
 
 import asyncio
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from copy import copy
 from hashlib import sha256
 from typing import Any
@@ -155,6 +155,11 @@ class SQLAlchemyStore(RecordStore):
         joined = copy(self)
         joined._joined = CallersTransaction(connection, str(self.alias))
         return joined
+
+    async def when_ended(self, tell: Callable[[bool], None]) -> None:
+        if self._joined is None:
+            raise StoreError(f"The store {self.alias!r} is not within a transaction.")
+        await self._joined.when_ended(tell)
 
     def key_of(self, task_id: str) -> str:
         """The id itself if it is short and all of it can be seen, otherwise a hash of it."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from random import random
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import URL
+from sqlalchemy import URL, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
@@ -32,6 +32,8 @@ TRIES = 6
 FIRST_PAUSE = 0.01
 LONGEST_TEXT = 300
 PATIENCE = 5.0
+LOOK_AGAIN = 0.002
+"""Seconds between looks whether a commit or rollback that was begun is done."""
 
 
 class TakenError(StoreError):
@@ -74,6 +76,47 @@ class CallersTransaction:
             raise
         except Exception as exc:
             raise as_store_error(exc, self._alias, "in the transaction it was given") from exc
+
+    async def when_ended(self, tell: Callable[[bool], None]) -> None:
+        """Have `tell` called, on this loop, after the commit (True) or the rollback (False)."""
+        connection = (await self.connection()).sync_connection
+        transaction = connection.get_transaction() if connection is not None else None
+        if connection is None or transaction is None:
+            tell(True)
+            return
+        loop = asyncio.get_running_loop()
+        committed = False
+
+        def commits(*_: Any) -> None:
+            # SQLAlchemy says so before it commits.
+            nonlocal committed
+            committed = True
+            loop.call_soon(look)
+
+        def rolls_back(*_: Any) -> None:
+            nonlocal committed
+            committed = False
+            loop.call_soon(look)
+
+        def look() -> None:
+            if not listeners:
+                return
+            if connection.get_transaction() is transaction:
+                loop.call_later(LOOK_AGAIN, look)
+                return
+            for name, listener in listeners:
+                event.remove(connection, name, listener)
+            listeners.clear()
+            tell(committed)
+
+        listeners: list[tuple[str, Callable[..., None]]] = [
+            ("commit", commits),
+            ("commit_twophase", commits),
+            ("rollback", rolls_back),
+            ("rollback_twophase", rolls_back),
+        ]
+        for name, listener in listeners:
+            event.listen(connection, name, listener)
 
 
 class OwnDatabase:

@@ -7,7 +7,7 @@ import os
 import shutil
 from functools import cache
 
-import pymysql
+import pymysql  # type: ignore[import-untyped]
 
 from .processes import ServerProcess, give_up
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import shutil
@@ -10,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import asyncpg
+import psycopg
 
 from .processes import ServerProcess, give_up
 
@@ -56,25 +55,18 @@ class PostgreSQLServer(ServerProcess):
         (data / "postmaster.pid").unlink(missing_ok=True)
 
     def command(self) -> list[str]:
-        options = [part for option in FAST for part in ("-c", option)]
-        listen = ["-c", "listen_addresses=127.0.0.1", "-p", str(self.port)]
-        return [str(self._binaries / "postgres"), "-D", str(self.directory / "data")] + [
-            *options,
-            *listen,
-        ]
+        options = [*FAST, "listen_addresses=127.0.0.1", f"port={self.port}"]
+        program, data = str(self._binaries / "postgres"), str(self.directory / "data")
+        return [program, "-D", data, *(part for option in options for part in ("-c", option))]
 
     def is_ready(self) -> bool:
         return _answers(self.url)
 
 
 def _answers(url: str) -> bool:
-    async def ask() -> None:
-        connection = await asyncpg.connect(url, timeout=5)
-        await connection.close()
-
     try:
-        asyncio.run(ask())
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.Error:
         return False
     return True
 
