@@ -25,7 +25,7 @@ from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery, TaskSummary
 __all__ = ["Place", "RecordStore", "Row", "Step", "StoredRow"]
 
 PAGE = 256
-SLICE = 0.004
+SLICE = 0.002
 """Seconds of reading or writing records before the event loop gets its turn."""
 
 
