@@ -144,6 +144,30 @@ async def test_migrations_of_the_app_make_the_tables(url: URL) -> None:
     assert names == []
 
 
+async def test_alembic_makes_the_tables_and_its_autogenerate_leaves_them_alone(url: URL) -> None:
+    migration = pytest.importorskip("alembic.migration")
+    operations = pytest.importorskip("alembic.operations")
+    autogenerate = pytest.importorskip("alembic.autogenerate")
+    store = SQLAlchemyStore(url, metadata=MetaData(), create_tables=False)
+
+    def migrate(connection: Connection) -> None:
+        context = migration.MigrationContext.configure(connection)
+        with operations.Operations.context(context) as op:
+            upgrade_tables(op.get_bind())
+
+    def compare(connection: Connection) -> list[object]:
+        context = migration.MigrationContext.configure(connection)
+        return list(autogenerate.compare_metadata(context, store.metadata))
+
+    async with engine_for(url) as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate)
+        async with engine.connect() as connection:
+            assert await connection.run_sync(compare) == []
+    async with opened(url, create_tables=False) as opened_store:
+        await opened_store.add_task(make_task("a"))
+
+
 async def test_the_tables_can_be_noted_down_beside_those_of_the_app(url: URL) -> None:
     metadata = MetaData()
     Table("app", metadata, Column("id", BigInteger, primary_key=True))

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, Executable, make_url, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from asyncz import AsyncIOScheduler, NativeAsyncIOScheduler
 from asyncz.exceptions import ConfigurationError, ConflictIdError, StoreError
-from asyncz.stores.sqlalchemy import SQLAlchemyStore
+from asyncz.stores.sqlalchemy import SQLAlchemyStore, make_tables
 from asyncz.stores.sqlalchemy_dialects import async_url
 from asyncz.testing.store_suite_tools import after, ids_of, job, make_task
 from tests.services.databases import new_database
@@ -193,6 +193,53 @@ async def test_arguments_of_tasks_are_not_in_errors(url: URL) -> None:
         with pytest.raises(StoreError, match="'tasks'") as caught:
             await store.add_task(make_task("a", args=(CANARY,)))
     assert CANARY not in str(caught.value) + str(caught.value.__cause__)
+
+
+async def test_a_record_that_makes_room_is_kept_aside(url: URL) -> None:
+    async with opened(url) as store:
+        await store.add_tasks([make_task("a"), make_task("b")])
+        await execute(store, update(store.table).values(record=b"spoilt"))
+        await store.update_task(make_task("a"))
+        await store.delete_task("b")
+        aside = make_tables().aside
+        kept = await execute(store, select(aside.c.id, aside.c.record).order_by(aside.c.id))
+        assert [tuple(row) for row in kept] == [("a", b"spoilt"), ("b", b"spoilt")]
+        assert ids_of(await store.get_all_tasks()) == ["a"]
+
+
+async def execute(store: SQLAlchemyStore, statement: Executable) -> Any:
+    async def work(connection: AsyncConnection, _: bool) -> Any:
+        return await connection.execute(statement)
+
+    return await store._database.run(work)
+
+
+async def test_a_database_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path / 'jobs.db'}"):
+        pass
+    with pytest.raises(StoreError, match="readonly"):
+        async with opened(f"sqlite:///file:{tmp_path / 'jobs.db'}?mode=ro&uri=true"):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.db"
+    file.write_bytes(b"dear diary, " * 1_000)
+    with pytest.raises(StoreError, match="not a database"):
+        async with opened(f"sqlite:///{file}"):
+            pass
+    assert file.read_bytes() == b"dear diary, " * 1_000
+
+
+async def test_a_disk_that_is_full_is_an_error_and_work_goes_on_after_it(tmp_path: Path) -> None:
+    async with opened(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
+        pages = await ask(store, "PRAGMA page_count")
+        await ask(store, f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="full"):
+            await store.add_tasks([make_task(f"t{number}") for number in range(1_000)])
+        await ask(store, "PRAGMA max_page_count = 1000000")
+        await store.add_tasks([make_task(f"t{number}") for number in range(1_000)])
+        assert len(await store.get_all_tasks()) == 1_000
 
 
 async def test_an_engine_of_the_app_is_used_and_not_closed(url: URL) -> None:
