@@ -20,7 +20,7 @@ from asyncz.schedulers.engine import DEFAULT, Declaration
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.planning import plan_task
 from asyncz.schedulers.queries import Queries, TaskRef
-from asyncz.schedulers.submission import MANUAL, send
+from asyncz.schedulers.submission import send
 from asyncz.stores.base import is_same_instant
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
@@ -301,7 +301,7 @@ class Operations(Queries):
                 plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
                 run_times, coalesced = plan.run_times or [now], plan.coalesced
                 following = plan.next_run_time
-            send(engine, engine.executor(str(task.executor)), task, run_times, MANUAL, coalesced)
+            send(engine, engine.executor(str(task.executor)), task, run_times, coalesced)
             return await self._after_run(lane, task, following, remove_finished)
 
     def _after_manual_run(self, task: Task, now: datetime) -> datetime | None:
