@@ -6,17 +6,17 @@ A subclass moves rows; everything about tasks is here. Its operations are those 
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence, Set
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from asyncz.exceptions import ConflictIdError, TaskLookupError, UnreadableRecordError
 from asyncz.serializers.json import to_microseconds
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
 from asyncz.stores.quarantine import QuarantineBook
+from asyncz.stores.rows import Place, Row, Slices, Step, StoredRow
 from asyncz.stores.serializing import Codec, SerializingStore
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
@@ -25,59 +25,6 @@ from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery, TaskSummary
 __all__ = ["Place", "RecordStore", "Row", "Step", "StoredRow"]
 
 PAGE = 256
-SLICE = 0.004
-"""Seconds of reading or writing records before the event loop gets its turn."""
-
-
-class Row(NamedTuple):
-    """A task on its way into the store.
-
-    Args:
-        key: What the store knows it by: `RecordStore.key_of` its id.
-        next_run: Microseconds since the epoch, or None while it is paused.
-        order: Of insertion. Kept when a row is replaced.
-        data: The record.
-        summary: For queries; None if the serializer keeps such things secret.
-    """
-
-    key: str
-    next_run: int | None
-    order: int
-    data: bytes
-    summary: TaskSummary | None
-
-
-class StoredRow(NamedTuple):
-    """A task on its way out of the store."""
-
-    key: str
-    next_run: int | None
-    order: int
-    data: bytes
-
-    @property
-    def place(self) -> Place:
-        """Where it stands among the others."""
-        return Place(self.next_run, self.order, self.key)
-
-
-class Place(NamedTuple):
-    """A place in the order of rows: by next run time, then by insertion, then by key.
-
-    Paused rows (`next_run` None) come after all others.
-    """
-
-    next_run: int | None
-    order: int
-    key: str
-
-
-class Step(NamedTuple):
-    """`TaskAdvance` in terms of rows: `expected` to `next_run`, or, None: remove the row."""
-
-    key: str
-    expected: int
-    next_run: int | None
 
 
 class RecordStore(SerializingStore):
@@ -319,7 +266,7 @@ class RecordStore(SerializingStore):
         )  # fmt: skip
 
     async def _rows_of(self, tasks: Sequence[Task]) -> AsyncIterator[Row]:
-        pause = _Slices()
+        pause = Slices()
         for task in tasks:
             await pause()
             yield self._row_of(task)
@@ -347,7 +294,7 @@ class RecordStore(SerializingStore):
     async def _tasks_of(
         self, rows: Sequence[StoredRow]
     ) -> AsyncIterator[tuple[StoredRow, Task | None]]:
-        pause = _Slices()
+        pause = Slices()
         for row in rows:
             await pause()
             yield row, self._read(row)
@@ -378,19 +325,6 @@ class RecordStore(SerializingStore):
             _ = self.host  # raises
             raise AssertionError("a started store has a codec")
         return self._codec_in_use
-
-
-class _Slices:
-    """Awaited again and again, gives the event loop its turn every few milliseconds."""
-
-    def __init__(self) -> None:
-        self._time = asyncio.get_running_loop().time
-        self._deadline = self._time() + SLICE
-
-    async def __call__(self) -> None:
-        if self._time() > self._deadline:
-            await asyncio.sleep(0)
-            self._deadline = self._time() + SLICE
 
 
 def _twice(rows: Sequence[Row]) -> str:
