@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import Field
 
-from asyncz.exceptions import ConfigurationError
 from asyncz.executors.base import ExecutorHost, Outcome
 from asyncz.executors.calls import await_each, call_each
 from asyncz.executors.tracking import CURRENT_RUN, Going, TrackingExecutor
-from asyncz.executors.workers import WorkerPool
+from asyncz.executors.workers import WorkerPool, check_pool_options
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -78,12 +77,7 @@ class ThreadPoolExecutor(ThreadRunner):
     pool_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     def start(self, scheduler: ExecutorHost, alias: str) -> None:
-        unknown = self.pool_kwargs.keys() - POOL_OPTIONS
-        if unknown:
-            raise ConfigurationError(
-                f"pool_kwargs of the executor {alias!r}: {', '.join(sorted(unknown))} unknown; "
-                f"known are {', '.join(sorted(POOL_OPTIONS))}."
-            )
+        check_pool_options(alias, self.pool_kwargs, POOL_OPTIONS)
         super().start(scheduler, alias)
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 from pydantic import Field
 
 from asyncz.clock import SystemClock
-from asyncz.exceptions import ConfigurationError, RemoteTaskError, TaskOptionError
+from asyncz.exceptions import RemoteTaskError, TaskOptionError
 from asyncz.executors.base import ExecutorHost, Outcome
 from asyncz.executors.calls import await_each, call_each, cut_off, failed
 from asyncz.executors.tracking import Going, TrackingExecutor
+from asyncz.executors.workers import check_pool_options
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -51,12 +52,7 @@ class ProcessPoolExecutor(TrackingExecutor):
         self._pool: StandardPool | None = None
 
     def start(self, scheduler: ExecutorHost, alias: str) -> None:
-        unknown = self.pool_kwargs.keys() - POOL_OPTIONS
-        if unknown:
-            raise ConfigurationError(
-                f"pool_kwargs of the executor {alias!r}: {', '.join(sorted(unknown))} unknown; "
-                f"known are {', '.join(sorted(POOL_OPTIONS))}."
-            )
+        check_pool_options(alias, self.pool_kwargs, POOL_OPTIONS)
         super().start(scheduler, alias)
 
     def check_task(self, task: Task) -> None:
