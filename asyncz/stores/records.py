@@ -14,7 +14,7 @@ from typing import Any
 
 from asyncz.exceptions import ConflictIdError, TaskLookupError, UnreadableRecordError
 from asyncz.serializers.base import Record
-from asyncz.serializers.json import to_microseconds
+from asyncz.serializers.json import from_microseconds, to_microseconds
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.base import NO_IDS, QuarantinedTask, QuarantineNews, StoreHost, TaskAdvance
 from asyncz.stores.quarantine import QuarantineBook, reason
@@ -191,6 +191,8 @@ class RecordStore(SerializingStore):
         self, now: datetime, limit: int | None = None, exclude: Set[str] = NO_IDS
     ) -> list[Task]:
         due: list[Task] = []
+        if limit == 0:
+            return due
         size = PAGE if limit is None else min(limit, PAGE)
         async for rows in self._pages(to_microseconds(now), size):
             async for _, task in self._tasks_of(rows):
@@ -312,7 +314,7 @@ class RecordStore(SerializingStore):
         record = self._started_codec.unpack(row.data)
         if not isinstance(record.get("id"), str) or self.key_of(record["id"]) != row.key:
             raise UnreadableRecordError("The id in the record is not that of its place.")
-        if row.next_run is None or isinstance(record.get("next_run_time"), int):
+        if row.next_run is None or _is_moment(record.get("next_run_time")):
             # The row's is newer: a step changes only that.
             record["next_run_time"] = row.next_run
         return record
@@ -371,6 +373,14 @@ class _Slices:
         if self._time() > self._deadline:
             await asyncio.sleep(0)
             self._deadline = self._time() + SLICE
+
+
+def _is_moment(value: object) -> bool:
+    """Whether a record's next run time is one."""
+    try:
+        return isinstance(value, int) and from_microseconds(value) is not None
+    except OverflowError:
+        return False
 
 
 def _twice(rows: Sequence[Row]) -> str:
