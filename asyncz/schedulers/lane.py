@@ -14,15 +14,16 @@ from asyncz.events.base import SchedulerEvent, TaskEvent
 from asyncz.events.constants import (
     STORE_DEGRADED,
     STORE_RECOVERED,
-    TASK_QUARANTINED,
     TASK_REMOVED,
 )
 from asyncz.exceptions import StoreTimeoutError
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.holds import HoldBook
 from asyncz.schedulers.planning import Plan, plan_task
+from asyncz.schedulers.quarantine import report_quarantined, report_recovered
 from asyncz.schedulers.submission import report_missed, submit
 from asyncz.stores.base import BaseStore, TaskAdvance
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -221,8 +222,8 @@ class StoreLane:
     def _submit(self, task: Task, plan: Plan, executor: BaseExecutor) -> None:
         engine = self._engine
         run_times, coalesced, missed, next_run_time = plan
-        if self.holds:
-            self.holds.release(str(task.id))
+        if self.holds and self.holds.release(str(task.id)):
+            report_recovered(engine, self.alias, str(task.id))
         if missed is not None:
             report_missed(engine, task, missed)
         if run_times:
@@ -239,7 +240,7 @@ class StoreLane:
 
     def _hold(self, task_id: str, error: Exception) -> None:
         engine = self._engine
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {reason(error)}"
         if self.holds.hold(task_id, text, engine.clock.monotonic()):
             engine.logger.error(
                 "The task %r of the store %r cannot be run; it is kept and tried again: %s",
@@ -248,15 +249,7 @@ class StoreLane:
                 text,
                 exc_info=error,
             )
-            engine.dispatch(
-                TaskEvent(
-                    code=TASK_QUARANTINED,
-                    task_id=task_id,
-                    store=self.alias,
-                    detail=text,
-                    scheduler_identity=engine.identity,
-                )
-            )
+            report_quarantined(engine, self.alias, task_id, text)
 
     async def _sleep_time(self) -> float:
         clock = self._engine.clock
@@ -276,7 +269,7 @@ class StoreLane:
     def _degrade(self, error: Exception) -> float:
         engine = self._engine
         news = self.error is None
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = f"{type(error).__name__}: {reason(error)}"
         self._failures += 1
         back_off = 0.1 * 2.0 ** min(self._failures - 1, 10)
         if news:

@@ -246,6 +246,22 @@ class Operations(Queries):
             return None
         return await self.update(str(task.id), store, {"next_run_time": moment})
 
+    async def repair(self, task_id: str, reference: str, alias: str | None) -> Task:
+        """Put another callable into a record that cannot be read."""
+        engine = self._engine
+        if not engine.stores_open:
+            raise SchedulerNotRunningError()
+        for lane in engine.lanes_of(alias):
+            try:
+                async with lane.exclusive():
+                    task = await lane.call(lane.store.repair_task(task_id, reference))
+            except TaskLookupError:
+                continue
+            self._tell(TASK_MODIFIED, task_id, lane)
+            lane.wake_for(task.next_run_time)
+            return task
+        raise TaskLookupError(task_id, alias)
+
     async def delete(self, ref: TaskRef, alias: str | None) -> None:
         """Delete a task, also one that cannot be read."""
         task_id, alias = self._key(ref, alias)

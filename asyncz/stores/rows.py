@@ -1,4 +1,4 @@
-"""Rows: what moves between a store and its server, and the pauses while many are read."""
+"""Tasks as the rows of a store with a server: what goes in, what comes out, in which order."""
 
 from __future__ import annotations
 
