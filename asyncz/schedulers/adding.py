@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from asyncz.events.base import TaskEvent
-from asyncz.events.constants import TASK_ADDED, TASK_MODIFIED
-from asyncz.exceptions import ConflictIdError, TaskOptionError
+from asyncz.events.constants import TASK_ADDED
+from asyncz.exceptions import ConflictIdError, SchedulerNotRunningError, TaskOptionError
 from asyncz.schedulers.engine import DEFAULT, Declaration
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.queries import Queries
+from asyncz.schedulers.transactions import CallersConnection, callers_connection, put_task
 from asyncz.stores.rows import Slices
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
@@ -23,13 +26,16 @@ __all__ = ["Adding"]
 class Adding(Queries):
     """The operations that add tasks."""
 
-    async def add(self, task: Task, replace_existing: bool) -> Task:
+    async def add(self, task: Task, replace_existing: bool, connection: Any = None) -> Task:
         """Add a task, or note it down until the start."""
+        within = callers_connection(connection)
         if task.submitted:
             raise TaskOptionError(
                 f"The task {task.id!r} was added already; a Task object is added once."
             )
-        if self._engine.stores_open:
+        if within is not None:
+            await self._add_within(task, replace_existing, within)
+        elif self._engine.stores_open:
             await self.add_to_store(task, replace_existing, None)
         else:
             self._note_down(task, replace_existing)
@@ -98,6 +104,55 @@ class Adding(Queries):
         self, task: Task, replace_existing: bool, earliest: datetime | None
     ) -> None:
         """Fill in what was not given, and add the task to its store. Or nothing is changed."""
+        with self._filled_in(task, earliest) as (lane, keeps_time):
+            if replace_existing:
+                async with lane.exclusive():
+                    code = await put_task(lane.store, lane.call, task, True, keeps_time)
+            else:
+                code = await put_task(lane.store, lane.call, task, False, keeps_time)
+        self._added(code, task.id, lane, task.next_run_time)
+
+    async def _add_within(
+        self, task: Task, replace_existing: bool, within: CallersConnection
+    ) -> None:
+        """Add a task in a transaction of the caller's. What follows from it waits for its end."""
+        engine = self._engine
+        if not engine.stores_open:
+            raise SchedulerNotRunningError(
+                "A task is added within a transaction to a scheduler that is running; start it "
+                "first, or leave connection out."
+            )
+        before, given, loop = dict(task.__dict__), set(task.model_fields_set), engine.loop
+        with self._filled_in(task, None) as (lane, keeps_time):
+            store = lane.store.within(within.connection)
+
+            def ended(code: int, committed: bool) -> None:
+                if not committed:
+                    task.adopt(before, given)
+                elif not loop.is_closed():
+                    moment = task.next_run_time
+                    loop.call_soon_threadsafe(self._added, code, task.id, lane, moment)
+
+            async def work() -> None:
+                code = await put_task(store, _as_it_is, task, replace_existing, keeps_time)
+                await store.when_ended(partial(ended, code))
+
+            await within.run(work)
+
+    def _added(self, code: int, task_id: str | None, lane: StoreLane, due: datetime | None) -> None:
+        engine = self._engine
+        if engine.events.mask & code:
+            self._tell(code, task_id, lane)
+        if engine.is_claiming:
+            lane.wake_for(due)
+
+    @contextmanager
+    def _filled_in(self, task: Task, earliest: datetime | None) -> Iterator[tuple[StoreLane, bool]]:
+        """Fill in what was not given, and take it back if what follows fails.
+
+        Yields the lane that the task belongs into, and whether it keeps the next run time of one
+        that it replaces.
+        """
         engine = self._engine
         if task.fn is None:
             raise TaskOptionError("A task without a function is a decorator; it cannot be added.")
@@ -107,14 +162,10 @@ class Adding(Queries):
             lane = engine.lane(str(task.store_alias))
             lane.store.check_task_id(task.id)
             engine.executor(str(task.executor)).check_task(task)
-            code = await self._store(lane, task, replace_existing, "next_run_time" not in given)
+            yield lane, "next_run_time" not in given
         except BaseException:
             task.adopt(before, given)
             raise
-        if engine.events.mask & code:
-            self._tell(code, task.id, lane)
-        if engine.is_claiming:
-            lane.wake_for(task.next_run_time)
 
     async def add_many(self, tasks: Sequence[Task]) -> None:
         """Add tasks to one store: all of them, or, if one is refused, none."""
@@ -199,28 +250,6 @@ class Adding(Queries):
             )
         return moment
 
-    async def _store(
-        self, lane: StoreLane, task: Task, replace_existing: bool, keeps_time: bool
-    ) -> int:
-        if not replace_existing:
-            await lane.call(lane.store.add_task(task))
-            return TASK_ADDED
-        async with lane.exclusive():
-            stored = await lane.call(lane.store.lookup_task(str(task.id)))
-            if stored is not None:
-                if keeps_time and stored.trigger == task.trigger:
-                    # A restart must not postpone what is due, nor resume what was paused.
-                    task.next_run_time = stored.next_run_time
-                await lane.call(lane.store.update_task(task))
-                return TASK_MODIFIED
-            try:
-                await lane.call(lane.store.add_task(task))
-            except ConflictIdError:
-                # There is a record, but it cannot be read; the store sets it aside.
-                await lane.call(lane.store.update_task(task))
-                return TASK_MODIFIED
-            return TASK_ADDED
-
     def _tell(self, code: int, task_id: str | None, lane: StoreLane) -> None:
         engine = self._engine
         if engine.events.mask & code:
@@ -255,3 +284,7 @@ def _one_store_of(tasks: Sequence[Task]) -> str:
             "only be promised for one, so add those of each store by a call of their own."
         )
     return aliases.pop()
+
+
+async def _as_it_is(operation: Awaitable[Any]) -> Any:
+    return await operation

@@ -67,6 +67,7 @@ class StoreLane:
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
+        self._unanswered: list[Step] = []
 
     def wakeup(self) -> None:
         """Look at the store now, or once more if it is being looked at."""
@@ -176,6 +177,8 @@ class StoreLane:
         page = PAGE if self.store.in_process else IO_PAGE
         while engine.is_claiming:
             async with self.exclusive():
+                if self._unanswered:
+                    await self._hand_over(self._unanswered, passed_over)
                 due = await self.call(self.store.get_due_tasks(now, page, passed_over))
                 steps, planned = self._plan_page(due, now, passed_over)
                 await self._hand_over(steps, passed_over)
@@ -210,7 +213,11 @@ class StoreLane:
             TaskAdvance(task, task.next_run_time, plan.next_run_time)  # type: ignore[arg-type]
             for task, plan, _ in steps
         ]
+        # If no answer comes they are asked for again: a store that was able to write, but not to
+        # say so, would otherwise have forgotten runs that nobody has started.
+        self._unanswered = steps
         made = await self.call(self.store.advance_tasks(advances))
+        self._unanswered = []
         for step, won in zip(steps, made, strict=True):
             if won:
                 self._submit(*step)

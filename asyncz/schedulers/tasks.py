@@ -10,6 +10,7 @@ from typing import Any
 from asyncz.exceptions import TaskOptionError
 from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.task_inspection import TaskInspection
+from asyncz.schedulers.transactions import joins_transaction
 from asyncz.tasks.base import Task
 from asyncz.triggers.base import BaseTrigger
 from asyncz.typing import Undefined, undefined
@@ -59,6 +60,7 @@ class TaskOperations(TaskInspection):
         made: BaseTrigger = found(**trigger_args)
         return made
 
+    @joins_transaction
     @on_engine
     async def aadd_task(
         self,
@@ -77,6 +79,7 @@ class TaskOperations(TaskInspection):
         executor: str | None = None,
         replace_existing: bool = False,
         fn: Fn | str | None = None,
+        connection: Any = None,
         **trigger_args: Any,
     ) -> Task:
         """Add a task; without a function: return a decorator that adds what it decorates.
@@ -97,6 +100,8 @@ class TaskOperations(TaskInspection):
             store, executor: Their aliases.
             replace_existing: Take the place of a task of this id. With an unchanged trigger the
                 next run time stays, so a restart postpones nothing.
+            connection: With a `SQLAlchemyStore`: an `AsyncConnection` or `AsyncSession`, whose
+                transaction the task is added in. It runs once that is committed, or never.
 
         Raises:
             TaskOptionError: An option is wrong. Nothing was changed.
@@ -104,27 +109,20 @@ class TaskOperations(TaskInspection):
             PluginLookupError: There is no such store, executor or trigger.
             TransientTaskError, SerializationError: The store cannot keep this callable, or one of
                 its arguments.
+            StoreError: The store failed, or it has no transactions for `connection` to be of.
         """
         if fn is not None:
             warnings.warn("fn is now called fn_or_task", DeprecationWarning, stacklevel=2)
             fn_or_task = fn
-        given: dict[str, Any] = {
-            "args": args,
-            "kwargs": kwargs,
-            "id": id,
-            "name": name,
-            "store_alias": store,
-            "executor": executor,
-        }
+        given: dict[str, Any] = {"args": args, "kwargs": kwargs, "id": id, "name": name}
+        given |= {"store_alias": store, "executor": executor}
         options = {key: value for key, value in given.items() if value is not None}
         if trigger is not None or trigger_args or not isinstance(fn_or_task, Task):
             options["trigger"] = self.create_trigger(trigger, trigger_args)
         optional = {
-            "mistrigger_grace_time": mistrigger_grace_time,
-            "coalesce": coalesce,
-            "max_instances": max_instances,
-            "next_run_time": next_run_time,
-        }
+            "mistrigger_grace_time": mistrigger_grace_time, "coalesce": coalesce,
+            "max_instances": max_instances, "next_run_time": next_run_time,
+        }  # fmt: skip
         options.update((key, value) for key, value in optional.items() if value is not undefined)
         if fn_or_task is None:
             return Task(scheduler=self, **options)
@@ -134,7 +132,7 @@ class TaskOperations(TaskInspection):
                 task.update_task(**options)
         else:
             task = Task(fn_or_task, **options)
-        return await self._operations.add(task, replace_existing)
+        return await self._operations.add(task, replace_existing, connection)
 
     add_task = blocking(aadd_task)
 
