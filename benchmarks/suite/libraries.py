@@ -30,7 +30,7 @@ class Library:
         return (f"{self.distribution}=={self.version}", *self.also)
 
 
-SYNCHRONOUS_DRIVERS = ("sqlalchemy>=2", "psycopg2-binary", "pymysql", "redis", "pymongo")
+SYNCHRONOUS_DRIVERS = ("sqlalchemy[asyncio]>=2", "psycopg2-binary", "pymysql", "redis", "pymongo")
 
 ASYNCZ = Library(
     key="asyncz",
@@ -70,7 +70,7 @@ APSCHEDULER_4 = Library(
     package="import apscheduler",
     scheduler="from apscheduler import AsyncScheduler",
     # It imports sniffio and does not ask for it.
-    also=("sniffio", "sqlalchemy>=2", "aiosqlite", "asyncpg", "asyncmy", "pymongo"),
+    also=("sniffio", "sqlalchemy[asyncio]>=2", "aiosqlite", "asyncpg", "asyncmy", "pymongo"),
 )
 LIBRARIES = (ASYNCZ, UPSTREAM, APSCHEDULER_3, APSCHEDULER_4)
 PEERS = LIBRARIES[1:]

@@ -16,6 +16,8 @@ __all__ = ["LibraryAdapter"]
 class LibraryAdapter(asyncz_here.LibraryAdapter):
     """The native scheduler with its defaults; a store gets synchronous drivers."""
 
+    add_at_once = None  # it has no such call
+
     def store_options(self, kind: str, url: str) -> Any:
         if kind == "mongodb":
             client = importlib.import_module("pymongo").MongoClient(url)
