@@ -48,7 +48,7 @@ PUBLIC = [
 ]
 
 HOUSE = [
-    {"clock", "exceptions", "enums", "typing", "timezones", "file_lock"},
+    {"clock", "exceptions", "enums", "typing", "timezones", "file_lock", "text"},
     {"triggers"},
     {"tasks"},
     {"runs"},

@@ -28,6 +28,7 @@ from asyncz.schedulers.inspection import SchedulerInfo, SchedulerInstanceInfo
 from asyncz.schedulers.lifecycle import Lifecycle
 from asyncz.schedulers.operations import Operations
 from asyncz.schedulers.plugins import load_class
+from asyncz.schedulers.quarantine import Repairs
 from asyncz.schedulers.tasks import TaskOperations
 from asyncz.stores.base import BaseStore
 from asyncz.stores.memory import MemoryStore
@@ -39,7 +40,7 @@ STALE_AFTER = 90.0
 """Seconds: three times the longest sleep of the engine."""
 
 
-class BaseScheduler(TaskOperations, SchedulerHost, ABC):
+class BaseScheduler(TaskOperations, Repairs, SchedulerHost, ABC):
     """What both schedulers share.
 
     Args:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncz.clock import Timer
 from asyncz.enums import SchedulerState
@@ -14,15 +14,16 @@ from asyncz.events.base import SchedulerEvent, TaskEvent
 from asyncz.events.constants import (
     STORE_DEGRADED,
     STORE_RECOVERED,
-    TASK_QUARANTINED,
     TASK_REMOVED,
 )
 from asyncz.exceptions import StoreTimeoutError
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.holds import HoldBook
 from asyncz.schedulers.planning import Plan, plan_task
+from asyncz.schedulers.quarantine import report_quarantined, report_recovered
 from asyncz.schedulers.submission import report_missed, submit
 from asyncz.stores.base import BaseStore, TaskAdvance
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -42,12 +43,8 @@ SLICE = 0.005
 STANDBY_RETRY = 1.0
 
 
-class Step(NamedTuple):
-    """A due task with its plan and the executor that will run it."""
-
-    task: Task
-    plan: Plan
-    executor: BaseExecutor
+Step = tuple[Task, Plan, BaseExecutor]
+"""A due task with its plan and the executor that will run it."""
 
 
 class StoreLane:
@@ -190,27 +187,21 @@ class StoreLane:
         self, due: list[Task], now: datetime, passed_over: set[str]
     ) -> tuple[list[Step], int]:
         """The steps for the tasks of a page, and how many of them were looked at."""
-        time = self._engine.loop.time
+        engine = self._engine
+        executors, timezone = engine.executors, engine.timezone
+        max_catchup, time = engine.settings.max_catchup, engine.loop.time
         deadline = time() + SLICE
         steps: list[Step] = []
         for planned, task in enumerate(due, 1):
-            step = self._plan(task, now, passed_over)
-            if step is not None:
-                steps.append(step)
+            try:
+                executor = executors.get(task.executor) or engine.executor(str(task.executor))  # type: ignore[arg-type]  # None is none of them
+                steps.append((task, plan_task(task, now, timezone, max_catchup), executor))
+            except Exception as exc:
+                self._hold(str(task.id), exc)
+                passed_over.add(str(task.id))
             if time() > deadline:
                 return steps, planned
         return steps, len(due)
-
-    def _plan(self, task: Task, now: datetime, passed_over: set[str]) -> Step | None:
-        engine = self._engine
-        try:
-            executor = engine.executor(str(task.executor))
-            plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
-            return Step(task, plan, executor)
-        except Exception as exc:
-            self._hold(str(task.id), exc)
-            passed_over.add(str(task.id))
-            return None
 
     async def _hand_over(self, steps: list[Step], passed_over: set[str]) -> None:
         if not steps:
@@ -221,23 +212,23 @@ class StoreLane:
         ]
         made = await self.call(self.store.advance_tasks(advances))
         for step, won in zip(steps, made, strict=True):
-            if not won:
+            if won:
+                self._submit(*step)
+            else:
                 # Changed by somebody else between reading and writing: the next pass sees how.
-                passed_over.add(str(step.task.id))
+                passed_over.add(str(step[0].id))
                 self._again = True
-                continue
-            self._submit(step)
 
-    def _submit(self, step: Step) -> None:
-        task, plan, executor = step
+    def _submit(self, task: Task, plan: Plan, executor: BaseExecutor) -> None:
         engine = self._engine
-        if self.holds:
-            self.holds.release(str(task.id))
-        if plan.missed is not None:
-            report_missed(engine, task, plan.missed)
-        if plan.run_times:
-            submit(engine, executor, task, plan.run_times, plan.coalesced)
-        if plan.next_run_time is None and engine.events.mask & TASK_REMOVED:
+        run_times, coalesced, missed, next_run_time = plan
+        if self.holds and self.holds.release(str(task.id)):
+            report_recovered(engine, self.alias, str(task.id))
+        if missed is not None:
+            report_missed(engine, task, missed)
+        if run_times:
+            submit(engine, executor, task, run_times, coalesced)
+        if next_run_time is None and engine.events.mask & TASK_REMOVED:
             engine.dispatch(
                 TaskEvent(
                     code=TASK_REMOVED,
@@ -249,7 +240,7 @@ class StoreLane:
 
     def _hold(self, task_id: str, error: Exception) -> None:
         engine = self._engine
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {reason(error)}"
         if self.holds.hold(task_id, text, engine.clock.monotonic()):
             engine.logger.error(
                 "The task %r of the store %r cannot be run; it is kept and tried again: %s",
@@ -258,15 +249,7 @@ class StoreLane:
                 text,
                 exc_info=error,
             )
-            engine.dispatch(
-                TaskEvent(
-                    code=TASK_QUARANTINED,
-                    task_id=task_id,
-                    store=self.alias,
-                    detail=text,
-                    scheduler_identity=engine.identity,
-                )
-            )
+            report_quarantined(engine, self.alias, task_id, text)
 
     async def _sleep_time(self) -> float:
         clock = self._engine.clock
@@ -286,7 +269,7 @@ class StoreLane:
     def _degrade(self, error: Exception) -> float:
         engine = self._engine
         news = self.error is None
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = f"{type(error).__name__}: {reason(error)}"
         self._failures += 1
         back_off = 0.1 * 2.0 ** min(self._failures - 1, 10)
         if news:

@@ -20,7 +20,7 @@ from asyncz.schedulers.engine import DEFAULT, Declaration
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.planning import plan_task
 from asyncz.schedulers.queries import Queries, TaskRef
-from asyncz.schedulers.submission import MANUAL, send
+from asyncz.schedulers.submission import send
 from asyncz.stores.base import is_same_instant
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
@@ -246,6 +246,22 @@ class Operations(Queries):
             return None
         return await self.update(str(task.id), store, {"next_run_time": moment})
 
+    async def repair(self, task_id: str, reference: str, alias: str | None) -> Task:
+        """Put another callable into a record that cannot be read."""
+        engine = self._engine
+        if not engine.stores_open:
+            raise SchedulerNotRunningError()
+        for lane in engine.lanes_of(alias):
+            try:
+                async with lane.exclusive():
+                    task = await lane.call(lane.store.repair_task(task_id, reference))
+            except TaskLookupError:
+                continue
+            self._tell(TASK_MODIFIED, task_id, lane)
+            lane.wake_for(task.next_run_time)
+            return task
+        raise TaskLookupError(task_id, alias)
+
     async def delete(self, ref: TaskRef, alias: str | None) -> None:
         """Delete a task, also one that cannot be read."""
         task_id, alias = self._key(ref, alias)
@@ -301,7 +317,7 @@ class Operations(Queries):
                 plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
                 run_times, coalesced = plan.run_times or [now], plan.coalesced
                 following = plan.next_run_time
-            send(engine, engine.executor(str(task.executor)), task, run_times, MANUAL, coalesced)
+            send(engine, engine.executor(str(task.executor)), task, run_times, coalesced)
             return await self._after_run(lane, task, following, remove_finished)
 
     def _after_manual_run(self, task: Task, now: datetime) -> datetime | None:

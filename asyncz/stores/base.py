@@ -17,7 +17,14 @@ from asyncz.tasks.inspection import TaskInfo
 from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery
 from asyncz.triggers.base import BaseTrigger
 
-__all__ = ["BaseStore", "QuarantinedTask", "StoreHost", "TaskAdvance", "is_same_instant"]
+__all__ = [
+    "BaseStore",
+    "QuarantineNews",
+    "QuarantinedTask",
+    "StoreHost",
+    "TaskAdvance",
+    "is_same_instant",
+]
 
 NO_IDS: frozenset[str] = frozenset()
 
@@ -46,6 +53,14 @@ class StoreHost(Protocol):
     def trigger_types(self) -> Mapping[str, type[BaseTrigger]]:
         """The trigger classes by alias, plugins included: what a record's trigger may be."""
 
+    def quarantine_changed(self, store: str, news: Sequence[QuarantineNews]) -> None:
+        """Say which records cannot be read, or can be again. Called on any thread, once for each.
+
+        Args:
+            store: The alias of the store.
+            news: In the order in which it was come across.
+        """
+
 
 class TaskAdvance(NamedTuple):
     """One step of a task's schedule: its due run times were planned, it is due again later.
@@ -72,6 +87,18 @@ class QuarantinedTask(NamedTuple):
 
     task_id: str
     error: str
+
+
+class QuarantineNews(NamedTuple):
+    """A record went into the quarantine or came out of it.
+
+    Args:
+        task_id: As in `QuarantinedTask`.
+        error: Why it cannot be read, in words, on one line; None: it can be again.
+    """
+
+    task_id: str
+    error: str | None
 
 
 class BaseStore(BaseModel):
@@ -226,6 +253,22 @@ class BaseStore(BaseModel):
     async def get_quarantined_tasks(self) -> list[QuarantinedTask]:
         """The records that are kept but cannot be read."""
         return []
+
+    async def repair_task(self, task_id: str, reference: str) -> Task:
+        """Put another callable in the place of the one that a quarantined record names.
+
+        Nothing else of the record is changed, and nothing at all if it fails.
+
+        Args:
+            task_id: Its id.
+            reference: To the callable, `package.module:qualified.name`.
+
+        Raises:
+            TaskLookupError: There is no record of that id.
+            TaskOptionError: The record can be read as it is.
+            UnreadableRecordError: It cannot be read with that callable either.
+        """
+        raise self._lacks("repair_task")
 
     def create_lock(self) -> RLock:
         """A lock for state that threads of this store share."""

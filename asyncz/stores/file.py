@@ -41,7 +41,7 @@ class FileStore(SerializingStore):
             are; wider ones are logged, since who can write there can have the app's code called.
         cleanup_directory: Remove the tasks at shutdown, and the directory if it is empty then.
         lock_timeout: Seconds to wait for another process.
-        serializer, allowed_callables: See `SerializingStore`.
+        serializer, allowed_callables, max_payload: See `SerializingStore`.
     """
 
     forbidden_characters: ClassVar[frozenset[str]] = frozenset()
@@ -120,6 +120,9 @@ class FileStore(SerializingStore):
 
     async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
         return await self._submit(partial(self._started.advance, tuple(advances)))
+
+    async def repair_task(self, task_id: str, reference: str) -> Task:
+        return await self._submit(partial(self._started.repair, task_id, reference))
 
     async def get_quarantined_tasks(self) -> list[QuarantinedTask]:
         """The records that are kept but cannot be read; `file:NAME` stands for an unknown id."""

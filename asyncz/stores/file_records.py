@@ -61,7 +61,7 @@ class FileRecords:
         except OSError as exc:
             raise self._failure(exc) from exc
         self._index = RecordIndex(
-            self._files, codec.unpack, codec.build, codec.host.clock.monotonic
+            self._files, codec.unpack, codec.build, codec.host.clock.monotonic, codec.identify
         )
         wider = self._files.rights() & ~options.mode
         if wider:
@@ -129,6 +129,16 @@ class FileRecords:
                 )  # fmt: skip
             self._index.drop(entry.name)
             self._files.sync()
+
+    def repair(self, task_id: str, reference: str) -> Task:
+        with self._locked():
+            entry = self._found(task_id)
+            if entry.record is None:
+                raise self._codec.left_alone(task_id, entry.error or "")
+            record, task = self._codec.repair(entry.record, reference)
+            self._put(record, entry.order or self._index.next_order())
+            self._files.sync()
+        return task
 
     def remove_all(self) -> None:
         with self._locked():
@@ -274,6 +284,8 @@ class FileRecords:
             raise self._failure(exc) from exc
         finally:
             lock.release()
+            if news := self._index.take_news():
+                self._codec.host.quarantine_changed(self._options.alias, news)
 
     def _acquire(self) -> bool:
         timeout = self._options.lock_timeout

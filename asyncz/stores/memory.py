@@ -92,6 +92,10 @@ class MemoryStore(BaseStore):
     async def get_all_tasks(self) -> list[Task]:
         return [self._tasks[entry[3]] for entry in sorted(self._entries.values())]
 
+    async def repair_task(self, task_id: str, reference: str) -> Task:
+        """There is nothing to repair: no record lies between a task and this store."""
+        raise TaskLookupError(task_id, self.alias)
+
     async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
         return [self._advance(*advance) for advance in advances]
 
