@@ -9,7 +9,7 @@ from logging import Logger, getLogger
 from typing import Any
 
 from asyncz.exceptions import StoreError
-from asyncz.stores.records import Place, RecordStore, Row, Step, StoredRow
+from asyncz.stores.records import RecordStore
 from asyncz.stores.redis_batches import RedisBatches
 from asyncz.stores.redis_calls import RedisCalls
 from asyncz.stores.redis_find import BYTES, find_rows
@@ -26,7 +26,8 @@ from asyncz.stores.redis_rows import (
     read_rows,
 )
 from asyncz.stores.redis_server import check_durability, open_keys
-from asyncz.tasks.query import TaskQuery, TaskSummary
+from asyncz.stores.rows import Place, Row, Step, StoredRow
+from asyncz.tasks.query import TaskQuery
 
 __all__ = ["RedisStore"]
 
@@ -150,11 +151,7 @@ class RedisStore(RedisOptions, RecordStore):
     async def _find(
         self, query: TaskQuery, exclude: Set[str]
     ) -> tuple[list[StoredRow], int] | None:
-        return await find_rows(self._calls, query, exclude, self._describe)
-
-    def _describe(self, row: StoredRow) -> TaskSummary | None:
-        task = self._read(row)
-        return None if task is None else TaskSummary.of(task)
+        return await find_rows(self._calls, query, exclude)
 
     @property
     def _logger(self) -> Logger:

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from asyncz.exceptions import StoreError
-from asyncz.stores.records import Row
 from asyncz.stores.redis_calls import RedisCalls
 from asyncz.stores.redis_keys import new_id
 from asyncz.stores.redis_rows import pack_row
+from asyncz.stores.rows import Row
 
 __all__ = ["RedisBatches"]
 

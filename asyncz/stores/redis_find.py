@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Set
 from heapq import nlargest, nsmallest
 from math import inf
 from typing import Any, NamedTuple
 
 from asyncz.enums import TaskScheduleState
-from asyncz.stores.records import StoredRow
 from asyncz.stores.redis_calls import RedisCalls
 from asyncz.stores.redis_rows import (
     PAUSED,
@@ -17,10 +15,10 @@ from asyncz.stores.redis_rows import (
     TIME_LENGTH,
     decode_summary,
     encode_key,
-    encode_place,
     read_pairs,
     read_rows,
 )
+from asyncz.stores.rows import StoredRow
 from asyncz.tasks.query import TaskQuery, TaskSummary
 
 __all__ = ["fetch_records", "find_rows"]
@@ -35,16 +33,13 @@ RANGES: dict[TaskScheduleState | None, tuple[bytes, bytes]] = {
     STATES[False]: (b"-", b"(p"),
     STATES[True]: (b"[p", b"+"),
 }
-NOTHING = TaskSummary("", "", "", "", "", "")
-
-Describe = Callable[[StoredRow], TaskSummary | None]
 
 
 class Candidate(NamedTuple):
     """A row, as far as a query goes by it."""
 
     member: bytes
-    summary: TaskSummary | None
+    summary: TaskSummary
 
     @property
     def key(self) -> bytes:
@@ -58,25 +53,21 @@ class Candidate(NamedTuple):
     def state(self) -> TaskScheduleState:
         return STATES[self.member.startswith(PAUSED)]
 
-    @property
-    def text(self) -> TaskSummary:
-        return self.summary or NOTHING
-
 
 SORTERS: dict[str, Callable[[Candidate], tuple[Any, ...]]] = {
-    "id": lambda row: (row.text.id,),
-    "name": lambda row: (row.text.name, row.text.id),
-    "next_run_time": lambda row: (row.time, row.text.name, row.text.id),
-    "schedule_state": lambda row: (row.state.value, row.time, row.text.id),
-    "executor": lambda row: (row.text.executor, row.text.id),
-    "store": lambda row: (row.text.id,),
-    "trigger": lambda row: (row.text.trigger, row.text.id),
+    "id": lambda row: (row.summary.id,),
+    "name": lambda row: (row.summary.name, row.summary.id),
+    "next_run_time": lambda row: (row.time, row.summary.name, row.summary.id),
+    "schedule_state": lambda row: (row.state.value, row.time, row.summary.id),
+    "executor": lambda row: (row.summary.executor, row.summary.id),
+    "store": lambda row: (row.summary.id,),
+    "trigger": lambda row: (row.summary.trigger, row.summary.id),
 }
 """As in `asyncz.tasks.query`."""
 
 
 async def find_rows(
-    calls: RedisCalls, query: TaskQuery, exclude: Set[str], describe: Describe
+    calls: RedisCalls, query: TaskQuery, exclude: Set[str]
 ) -> tuple[list[StoredRow], int] | None:
     """The page of a query and the number of rows on all pages; None: summaries cannot tell.
 
@@ -84,19 +75,18 @@ async def find_rows(
         calls: To the server.
         query: Of scheduled or paused rows, or both.
         exclude: Keys to pass over.
-        describe: Makes the summary of a row that is stored without one.
     """
     if "\n" in query.needle:
         return None  # a summary is lines; what spans two of them is not in one text
     passed_over = {encode_key(key) for key in exclude}
     is_narrowed = query.executor or query.trigger or query.needle
-    page: list[Candidate] | None
     if query.sort_by == "next_run_time" and not is_narrowed:
-        page, total = await _first_in_time(calls, query, passed_over, describe)
+        found = await _first_in_time(calls, query, passed_over)
     else:
-        page, total = await _first_of_all(calls, query, passed_over)
-    if page is None:
+        found = await _first_of_all(calls, query, passed_over)
+    if found is None:
         return None
+    page, total = found
     return await fetch_records(calls, [row.key for row in page]), total
 
 
@@ -112,64 +102,58 @@ async def fetch_records(calls: RedisCalls, keys: list[bytes]) -> list[StoredRow]
 
 
 async def _first_in_time(
-    calls: RedisCalls, query: TaskQuery, passed_over: Set[bytes], describe: Describe
-) -> tuple[list[Candidate], int]:
+    calls: RedisCalls, query: TaskQuery, passed_over: Set[bytes]
+) -> tuple[list[Candidate], int] | None:
     """In the order that the server keeps. Of those at one time all are looked at, for a name."""
     wanted = inf if query.limit is None else query.offset + query.limit
     found: list[Candidate] = []
     async for part in _walk(calls, query):
+        if part is None:
+            return None
         found += [row for row in part if row.key not in passed_over]
         if len(found) >= wanted and (not wanted or found[-1].time != found[int(wanted) - 1].time):
             break
-    page = _page(query, await _described(calls, found, describe))
-    return page, await _count(calls, query, passed_over)
+    return _page(query, found), await _count(calls, query, passed_over)
 
 
 async def _first_of_all(
     calls: RedisCalls, query: TaskQuery, passed_over: Set[bytes]
-) -> tuple[list[Candidate] | None, int]:
+) -> tuple[list[Candidate], int] | None:
     """By looking at all summaries; of those that match, only as many as needed are kept."""
     best = query.up_to_page()
     matches = _matcher(query, calls.alias)
     page: list[Candidate] = []
     total = 0
     async for part in _walk(calls, query):
-        if any(row.summary is None for row in part):
-            return None, 0
+        if part is None:
+            return None
         wanted = [row for row in part if matches(row) and row.key not in passed_over]
         total += len(wanted)
         page = _page(best, [*page, *wanted])
     return page[query.offset :], total
 
 
-async def _walk(calls: RedisCalls, query: TaskQuery) -> AsyncIterator[list[Candidate]]:
+async def _walk(calls: RedisCalls, query: TaskQuery) -> AsyncIterator[list[Candidate] | None]:
+    """Slices of what a query may find, in order of time; None if one has no summary."""
     low, high = RANGES[query.schedule_state]
     command = "ZREVRANGEBYLEX" if query.descending else "ZRANGEBYLEX"
     while True:
         bounds = (high, low) if query.descending else (low, high)
-        packed = await calls("walk", command, *bounds, SLICE)
-        part = [Candidate(member, decode_summary(data)) for member, data in read_pairs(packed)]
-        if part:
-            yield part
-        if len(part) < SLICE:
+        pairs = list(read_pairs(await calls("walk", command, *bounds, SLICE)))
+        summaries = [decode_summary(data) for _, data in pairs]
+        if None in summaries:
+            yield None
             return
-        last = b"(" + part[-1].member
+        if pairs:
+            yield [
+                Candidate(member, summary)
+                for (member, _), summary in zip(pairs, summaries, strict=True)
+                if summary is not None
+            ]
+        if len(pairs) < SLICE:
+            return
+        last = b"(" + pairs[-1][0]
         low, high = (low, last) if query.descending else (last, high)
-
-
-async def _described(
-    calls: RedisCalls, found: list[Candidate], describe: Describe
-) -> list[Candidate]:
-    if all(row.summary is not None for row in found):
-        return found
-    known = {row.key: row for row in found if row.summary is not None}
-    keys = [row.key for row in found if row.key not in known]
-    for first in range(0, len(keys), SLICE):
-        for row in await fetch_records(calls, keys[first : first + SLICE]):
-            await asyncio.sleep(0)  # reading an encrypted record takes its time
-            key = encode_key(row.key)
-            known[key] = Candidate(encode_place(row.next_run, row.order) + key, describe(row))
-    return list(known.values())
 
 
 async def _count(calls: RedisCalls, query: TaskQuery, passed_over: Set[bytes]) -> int:
@@ -195,7 +179,7 @@ def _matcher(query: TaskQuery, alias: str) -> Callable[[Candidate], bool]:
     everywhere = query.needle in alias.lower()
 
     def matches(row: Candidate) -> bool:
-        summary = row.text
+        summary = row.summary
         return (
             (query.executor is None or summary.executor == query.executor)
             and (query.trigger is None or query.trigger in (summary.trigger, summary.trigger_name))

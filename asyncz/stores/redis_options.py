@@ -31,8 +31,8 @@ SCHEMES = {
 CONNECTION = frozenset(
     {
         "url", "server_host", "port", "username", "password", "unix_socket_path", "ssl",
-        "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname", "client_name",
-        "health_check_interval",
+        "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname",
+        "client_name", "health_check_interval",
     }
 )  # fmt: skip
 KEY = r"^[^{}\x00-\x1f\x7f]*(\{[^{}\x00-\x1f\x7f]+\}[^{}\x00-\x1f\x7f]*)?$"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from struct import Struct
 
-from asyncz.stores.records import Place, Row, Step, StoredRow
+from asyncz.stores.rows import Place, Row, Step, StoredRow
 from asyncz.tasks.query import TaskSummary
 
 __all__ = [

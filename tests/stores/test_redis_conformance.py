@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from asyncz.stores.base import BaseStore
 from asyncz.stores.redis import RedisStore
 from asyncz.testing.store_suite import PersistentStoreConformance
-from tests.services.redis import new_keys
+from services.redis import new_keys
 
 
 class TestRedisStore(PersistentStoreConformance):
