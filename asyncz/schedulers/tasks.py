@@ -139,6 +139,25 @@ class TaskOperations(TaskInspection):
     add_task = blocking(aadd_task)
 
     @on_engine
+    async def aadd_tasks(self, tasks: Sequence[Task]) -> list[Task]:
+        """Add several tasks to one store: all of them, or, if one is refused, none.
+
+        Args:
+            tasks: Made with `Task(fn, trigger=…)`, not added yet, all for the same store. A store
+                with a server takes them in one round trip, or in few.
+
+        Raises:
+            TaskOptionError: A task is wrong, or they are for several stores.
+            ConflictIdError: An id is taken, or is there twice.
+            TransientTaskError, SerializationError: The store cannot keep one of them.
+        """
+        added = list(tasks)
+        await self._operations.add_many(added)
+        return added
+
+    add_tasks = blocking(aadd_tasks)
+
+    @on_engine
     async def areal_add_task(
         self,
         task: Task,
