@@ -112,12 +112,11 @@ class RedisCalls:
         script = scripts[name]
         async with self._room:
             slot = self._free.pop() if self._free else self._new_slot()
-            given = {**self.keys._asdict(), "call": slot.key, "batch": batch}
-            places = [given[key] for key in script.keys]
-            values = [slot.next_token(), *args] if script.once else list(args)
+            values: list[Any] = [self._key(key, slot, batch) for key in script.keys]
+            values += [slot.next_token(), *args] if script.once else args
             settled = False
             try:
-                answer = await self._until_answered(script, [*places, *values])
+                answer = await self._until_answered(script, values)
                 settled = True
                 return answer
             finally:
@@ -136,6 +135,12 @@ class RedisCalls:
         if keys:
             async with asyncio.timeout(FAREWELL):
                 await self._on_its_loop(["UNLINK", *keys])
+
+    def _key(self, name: str, slot: Slot, batch: bytes) -> bytes:
+        if name == "call":
+            return slot.key
+        found: bytes = batch if name == "batch" else getattr(self.keys, name)
+        return found
 
     def _new_slot(self) -> Slot:
         self._slots += 1

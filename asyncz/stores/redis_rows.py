@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from struct import Struct
+from typing import NamedTuple
 
 from asyncz.stores.rows import Place, Row, Step, StoredRow
 from asyncz.tasks.query import TaskSummary
@@ -13,7 +14,7 @@ __all__ = [
     "PAUSED",
     "PLACE_LENGTH",
     "TIME_LENGTH",
-    "decode_summary",
+    "Fields",
     "encode_key",
     "encode_place",
     "encode_summary",
@@ -24,6 +25,7 @@ __all__ = [
     "read_pairs",
     "read_row",
     "read_rows",
+    "read_summary",
 ]
 
 TIME_LENGTH = 19
@@ -34,6 +36,18 @@ BEFORE_EPOCH = 10**18
 NEVER = b" " * TIME_LENGTH
 LINES = 8
 """Of the `search` of a summary, unless a text in it has a line break of its own."""
+
+
+class Fields(NamedTuple):
+    """A `TaskSummary` in UTF-8, whose bytes order as the texts do."""
+
+    id: bytes
+    name: bytes
+    executor: bytes
+    trigger: bytes
+    trigger_name: bytes
+    search: bytes
+
 
 _LENGTHS = Struct("<III")
 _PAIR = Struct("<II")
@@ -124,23 +138,19 @@ def encode_summary(summary: TaskSummary | None) -> bytes:
     """
     if summary is None:
         return b""
-    if _of_lines(summary.search) == summary:
-        return summary.search.encode("utf-8", "surrogateescape")
+    fields = Fields(*(text.encode("utf-8", "surrogateescape") for text in summary))
+    if fields.search.count(b"\n") == LINES - 1 and _of_lines(fields.search) == fields:
+        return fields.search
     return b"\n" + json.dumps(summary).encode()
 
 
-def decode_summary(data: bytes) -> TaskSummary | None:
-    """The reverse of `encode_summary`."""
-    if not data:
-        return None
+def read_summary(data: bytes) -> Fields:
+    """The fields of an encoded summary."""
     if data.startswith(b"\n"):
-        return TaskSummary(*json.loads(data))
-    return _of_lines(data.decode("utf-8", "surrogateescape"))
+        return Fields(*(text.encode("utf-8", "surrogateescape") for text in json.loads(data)))
+    return _of_lines(data)
 
 
-def _of_lines(search: str) -> TaskSummary | None:
-    lines = search.split("\n")
-    if len(lines) != LINES:
-        return None
-    task_id, name, _, _, alias, trigger_name, _, executor = lines
-    return TaskSummary(task_id, name, executor, alias or trigger_name, trigger_name, search)
+def _of_lines(search: bytes) -> Fields:
+    task_id, name, _, _, alias, trigger_name, _, executor = search.split(b"\n")
+    return Fields(task_id, name, executor, alias or trigger_name, trigger_name, search)

@@ -22,17 +22,13 @@ class Script:
         keys: Names of `RedisKeys`, or `call` and `batch`, which differ from call to call.
         text: In Lua.
         once: Whether it changes something, so that a repetition must not do it again.
+        sha: What the server knows it by.
     """
 
     keys: tuple[str, ...]
     text: str
     once: bool
-
-    @property
-    def sha(self) -> str:
-        """What the server knows it by."""
-        # The name the server's protocol gives it; nothing is kept safe by it.
-        return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+    sha: str
 
 
 BODIES: dict[str, tuple[str, str, str]] = {
@@ -362,8 +358,10 @@ def _made(name: str) -> Script:
     keys, parts, text = BODIES[name]
     head = f"local {', '.join(keys.split())} = unpack(KEYS)\n"
     body = head + "".join(PARTS[part] for part in parts.split()) + text
-    lines = (line.strip() for line in body.splitlines())
-    return Script(tuple(keys.split()), "\n".join(filter(None, lines)), "once" in parts.split())
+    text = "\n".join(line.strip() for line in body.splitlines() if line.strip())
+    # The name the server's protocol gives it; nothing is kept safe by it.
+    sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(tuple(keys.split()), text, "once" in parts.split(), sha)
 
 
 scripts: dict[str, Script] = {name: _made(name) for name in BODIES}
