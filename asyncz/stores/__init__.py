@@ -9,9 +9,10 @@ from asyncz.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from asyncz.stores.file import FileStore
+    from asyncz.stores.redis import RedisStore
     from asyncz.stores.sqlalchemy import SQLAlchemyStore
 
-__all__ = ["BaseStore", "FileStore", "MemoryStore", "SQLAlchemyStore"]
+__all__ = ["BaseStore", "FileStore", "MemoryStore", "RedisStore", "SQLAlchemyStore"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from asyncz.stores.sqlalchemy import SQLAlchemyStore
 
         return SQLAlchemyStore
+    if name == "RedisStore":
+        from asyncz.stores.redis import RedisStore
+
+        return RedisStore
     raise AttributeError(f"module 'asyncz.stores' has no attribute {name!r}")
