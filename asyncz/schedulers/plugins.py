@@ -35,6 +35,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "store": {
         "memory": "asyncz.stores.memory:MemoryStore",
         "file": "asyncz.stores.file:FileStore",
+        "mongo": "asyncz.stores.mongo:MongoDBStore",
+        "mongodb": "asyncz.stores.mongo:MongoDBStore",
     },
 }
 BASES: dict[str, type] = {"trigger": BaseTrigger, "executor": BaseExecutor, "store": BaseStore}

@@ -9,8 +9,9 @@ from asyncz.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from asyncz.stores.file import FileStore
+    from asyncz.stores.mongo import MongoDBStore
 
-__all__ = ["BaseStore", "FileStore", "MemoryStore"]
+__all__ = ["BaseStore", "FileStore", "MemoryStore", "MongoDBStore"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from asyncz.stores.file import FileStore
 
         return FileStore
+    if name == "MongoDBStore":
+        from asyncz.stores.mongo import MongoDBStore
+
+        return MongoDBStore
     raise AttributeError(f"module 'asyncz.stores' has no attribute {name!r}")
