@@ -170,35 +170,42 @@ def segments_of(query: TaskQuery, alias: str, exclude: Set[str]) -> list[Segment
         alias: The store's, in which text is searched too.
         exclude: Keys to pass over.
     """
-    scheduled = _wanted(query, "scheduled", IS_SCHEDULED, alias, exclude)
-    paused = _wanted(query, "paused", IS_PAUSED, alias, exclude)
+    scheduled = _conditions(query, "scheduled", alias, exclude)
+    paused = _conditions(query, "paused", alias, exclude)
     way = -1 if query.descending else 1
-    if query.sort_by not in SORTS:
-        # The server would put the paused ones, whose run time is null, first.
-        names = ("name", "id") if query.sort_by == "next_run_time" else ("id",)
-        segments = [
-            Segment(scheduled, _sort(("next_run", *names), way)),
-            Segment(paused, _sort(names, way)),
-        ]
-        # By state, "paused" comes before "scheduled".
-        if (query.sort_by == "schedule_state") is not query.descending:
-            segments.reverse()
-        return [segment for segment in segments if segment.wanted]
-    either = [wanted for wanted in (scheduled, paused) if wanted]
-    return [Segment({"$or": either}, _sort(SORTS[query.sort_by], way))] if either else []
+    if query.sort_by in SORTS:
+        sort = _sort(SORTS[query.sort_by], way)
+        if scheduled == paused:
+            return [Segment({"$and": [IS_THERE, *scheduled]}, sort)]
+        parts = (_wanted(IS_SCHEDULED, scheduled), _wanted(IS_PAUSED, paused))
+        return [Segment({"$or": [part for part in parts if part]}, sort)]
+    # Apart, since the server would put the paused ones, whose run time is null, first.
+    names = ("name", "id") if query.sort_by == "next_run_time" else ("id",)
+    segments = [
+        Segment(_wanted(IS_SCHEDULED, scheduled), _sort(("next_run", *names), way)),
+        Segment(_wanted(IS_PAUSED, paused), _sort(names, way)),
+    ]
+    # By state, "paused" comes before "scheduled".
+    if (query.sort_by == "schedule_state") is not query.descending:
+        segments.reverse()
+    return [segment for segment in segments if segment.wanted]
+
+
+def _wanted(state: Document, conditions: list[Document] | None) -> Document:
+    return {} if conditions is None else {"$and": [state, *conditions]}
 
 
 def _sort(names: Sequence[str], way: int) -> Sort:
     return [*((name, way) for name in names), ("order", 1), ("_id", 1)]
 
 
-def _wanted(
-    query: TaskQuery, state: str, is_state: Document, alias: str, exclude: Set[str]
-) -> Document:
-    """The filter for the rows of one state; empty: none of them."""
+def _conditions(
+    query: TaskQuery, state: str, alias: str, exclude: Set[str]
+) -> list[Document] | None:
+    """What rows of a state must be like; None: none of them is wanted."""
     if query.schedule_state not in (None, state):
-        return {}
-    conditions = [is_state]
+        return None
+    conditions: list[Document] = []
     if query.executor is not None:
         conditions.append({"executor": {"$eq": query.executor}})
     if query.trigger is not None:
@@ -210,4 +217,4 @@ def _wanted(
         # Not a regular expression, which cannot have every character in it.
         place = {"$indexOfBytes": [{"$ifNull": ["$search", ""]}, {"$literal": query.needle}]}
         conditions.append({"$expr": {"$gte": [place, 0]}})
-    return {"$and": conditions}
+    return conditions

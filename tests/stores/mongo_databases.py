@@ -9,7 +9,6 @@ from uuid import uuid4
 import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
-
 from services.mongodb import mongodb_url
 
 __all__ = ["Place", "mongo_place", "mongodb_url"]
