@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "file": "asyncz.stores.file:FileStore",
         "mongo": "asyncz.stores.mongo:MongoDBStore",
         "mongodb": "asyncz.stores.mongo:MongoDBStore",
+        "sqlalchemy": "asyncz.stores.sqlalchemy:SQLAlchemyStore",
     },
 }
 BASES: dict[str, type] = {"trigger": BaseTrigger, "executor": BaseExecutor, "store": BaseStore}

@@ -10,8 +10,9 @@ from asyncz.stores.memory import MemoryStore
 if TYPE_CHECKING:
     from asyncz.stores.file import FileStore
     from asyncz.stores.mongo import MongoDBStore
+    from asyncz.stores.sqlalchemy import SQLAlchemyStore
 
-__all__ = ["BaseStore", "FileStore", "MemoryStore", "MongoDBStore"]
+__all__ = ["BaseStore", "FileStore", "MemoryStore", "MongoDBStore", "SQLAlchemyStore"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from asyncz.stores.mongo import MongoDBStore
 
         return MongoDBStore
+    if name == "SQLAlchemyStore":
+        from asyncz.stores.sqlalchemy import SQLAlchemyStore
+
+        return SQLAlchemyStore
     raise AttributeError(f"module 'asyncz.stores' has no attribute {name!r}")

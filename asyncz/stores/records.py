@@ -6,7 +6,6 @@ A subclass moves rows; everything about tasks is here. Its operations are those 
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence, Set
 from datetime import datetime
@@ -18,7 +17,7 @@ from asyncz.serializers.json import from_microseconds, to_microseconds
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.base import NO_IDS, QuarantinedTask, QuarantineNews, StoreHost, TaskAdvance
 from asyncz.stores.quarantine import QuarantineBook, reason
-from asyncz.stores.rows import Place, Row, Step, StoredRow
+from asyncz.stores.rows import Place, Row, Slices, Step, StoredRow
 from asyncz.stores.serializing import Codec, SerializingStore
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
@@ -27,8 +26,6 @@ from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery, TaskSummary
 __all__ = ["Place", "RecordStore", "Row", "Step", "StoredRow"]
 
 PAGE = 256
-SLICE = 0.004
-"""Seconds of reading or writing records before the event loop gets its turn."""
 
 
 class RecordStore(SerializingStore):
@@ -290,7 +287,7 @@ class RecordStore(SerializingStore):
         )  # fmt: skip
 
     async def _rows_of(self, tasks: Sequence[Task]) -> AsyncIterator[Row]:
-        pause = _Slices()
+        pause = Slices()
         for task in tasks:
             await pause()
             yield self._row_of(task)
@@ -329,7 +326,7 @@ class RecordStore(SerializingStore):
     async def _tasks_of(
         self, rows: Sequence[StoredRow]
     ) -> AsyncIterator[tuple[StoredRow, Task | None]]:
-        pause = _Slices()
+        pause = Slices()
         for row in rows:
             await pause()
             yield row, self._read(row)
@@ -360,19 +357,6 @@ class RecordStore(SerializingStore):
             _ = self.host  # raises
             raise AssertionError("a started store has a codec")
         return self._codec_in_use
-
-
-class _Slices:
-    """Awaited again and again, gives the event loop its turn every few milliseconds."""
-
-    def __init__(self) -> None:
-        self._time = asyncio.get_running_loop().time
-        self._deadline = self._time() + SLICE
-
-    async def __call__(self) -> None:
-        if self._time() > self._deadline:
-            await asyncio.sleep(0)
-            self._deadline = self._time() + SLICE
 
 
 def _is_moment(value: object) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from asyncz.tasks.query import TaskSummary
 
-__all__ = ["Place", "Row", "Step", "StoredRow"]
+__all__ = ["Place", "Row", "Slices", "Step", "StoredRow"]
+
+SLICE = 0.004
+"""Seconds of reading or writing records before the event loop gets its turn."""
 
 
 class Row(NamedTuple):
@@ -58,3 +62,16 @@ class Step(NamedTuple):
     key: str
     expected: int
     next_run: int | None
+
+
+class Slices:
+    """Awaited again and again, gives the event loop its turn every few milliseconds."""
+
+    def __init__(self) -> None:
+        self._time = asyncio.get_running_loop().time
+        self._deadline = self._time() + SLICE
+
+    async def __call__(self) -> None:
+        if self._time() > self._deadline:
+            await asyncio.sleep(0)
+            self._deadline = self._time() + SLICE

@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncz.exceptions import AsynczException, ConflictIdError, StoreInUseError, TaskLookupError
 from asyncz.stores.base import BaseStore
+from asyncz.tasks.base import Task
 from asyncz.testing.store_suite_tools import (
     NOON,
     SuiteHost,
@@ -86,6 +87,13 @@ class SuiteBase:
             yield store
         finally:
             await store.shutdown()
+
+    @asynccontextmanager
+    async def running_with(self, tasks: list[Task]) -> AsyncIterator[Any]:
+        """The same, with these tasks in it."""
+        async with self.running() as store:
+            await store.add_tasks(tasks)
+            yield store
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Hand the cases of a test to pytest."""
