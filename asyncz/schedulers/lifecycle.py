@@ -9,7 +9,7 @@ from typing import Any
 from asyncz.enums import SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import SCHEDULER_SHUTDOWN, SCHEDULER_STARTED
-from asyncz.exceptions import AsynczException, StoreTimeoutError
+from asyncz.exceptions import AsynczException, StoreError, StoreTimeoutError
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.engine import DEFAULT, Declaration, Engine, finished
 from asyncz.schedulers.operations import Operations
@@ -71,6 +71,8 @@ class Lifecycle:
         for alias, store in engine.stores.items():
             try:
                 await engine.open_store(alias, store)
+            except StoreError:
+                raise  # which may be a TimeoutError, and says more
             except TimeoutError as exc:
                 raise StoreTimeoutError(
                     f"The store {alias!r} did not start within "

@@ -38,9 +38,13 @@ Collection: TypeAlias = AsyncCollection[Document]
 
 T = TypeVar("T")
 
-CALL_TIMEOUT = 20.0
-"""Seconds for one operation, with connecting and repeating what failed."""
-SELECTION_TIMEOUT_MS = 3_000
+CLIENT_OPTIONS = {
+    "appname": "asyncz",
+    "connectTimeoutMS": 5_000,
+    "serverSelectionTimeoutMS": 3_000,
+    "socketTimeoutMS": 20_000,
+}
+"""Of clients that are made here, where the URI does not say otherwise."""
 BEGIN_TIMEOUT = 5.0
 """Seconds that another event loop may take to begin a call."""
 ERROR_LENGTH = 300
@@ -92,14 +96,14 @@ class Link:
         )
         return cast("Collection", found)
 
-    async def call(self, work: Callable[[], Awaitable[T]], timeout: float = CALL_TIMEOUT) -> T:
-        """Await `work()` on the client's loop, with a deadline for what it asks of the server.
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await `work()` on the client's loop.
 
         Raises:
             StoreTimeoutError: The server did not answer in time.
             StoreError: Something else went wrong with the server or the client's loop.
         """
-        with driver_errors(self._alias), pymongo.timeout(timeout):
+        with driver_errors(self._alias):
             if self._home is None:
                 return await work()
             return await self._elsewhere(work, self._home)
@@ -135,7 +139,7 @@ class Link:
                 await has_begun.wait()
         except TimeoutError as exc:
             answer.cancel()
-            raise StoreTimeoutError(
+            raise StoreError(
                 f"The store {self._alias!r} (MongoDBStore): the event loop that its client belongs "
                 f"to has been blocked for {BEGIN_TIMEOUT:g} s, maybe by a call of the scheduler "
                 "that waits there for this one; await the call's coroutine form (astart, aadd_task "
@@ -169,12 +173,10 @@ async def open_link(client: Any, uri: str, host: StoreHost, alias: str) -> Link:
 
 
 async def _make_client(uri: str, alias: str) -> Any:
-    options: dict[str, Any] = {"appname": "asyncz"}
     given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2])}
-    if "serverselectiontimeoutms" not in given:
-        options["serverSelectionTimeoutMS"] = SELECTION_TIMEOUT_MS
-    if "appname" in given:
-        del options["appname"]
+    options: dict[str, Any] = {
+        name: value for name, value in CLIENT_OPTIONS.items() if name.lower() not in given
+    }
     try:
         if find_spec("motor") is None:
             return pymongo.AsyncMongoClient(uri, **options)
