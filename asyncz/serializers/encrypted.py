@@ -77,14 +77,11 @@ class EncryptedSerializer:
         self._ring = {key.id: key.cipher for key in ring}
 
     def encrypt(self, data: bytes) -> bytes:
-        """A record that `plain` has packed, encrypted.
-
-        Raises:
-            UnreadableRecordError: It is not such a record, so that its task's id is not known.
-        """
-        task_id = self.plain.unpack(data).get("id")
-        if not isinstance(task_id, str) or not is_clean_text(task_id):
-            raise UnreadableRecordError("The record to be encrypted has no id.")
+        """Bytes, encrypted; bound to the task's id if they are a record that `plain` has packed."""
+        try:
+            task_id = self.plain.unpack(data).get("id")
+        except UnreadableRecordError:
+            task_id = None
         return self._seal(data, task_id)
 
     def decrypt(self, data: bytes) -> bytes:
@@ -115,7 +112,7 @@ class EncryptedSerializer:
 
     def pack(self, record: Record) -> bytes:
         """The record as encrypted bytes."""
-        return self._seal(self.plain.pack(record), str(record.get("id")))
+        return self._seal(self.plain.pack(record), record.get("id"))
 
     def unpack(self, data: bytes) -> Record:
         """The record of those bytes. Raises UnreadableRecordError, which says why not."""
@@ -137,13 +134,13 @@ class EncryptedSerializer:
         """`unpack` and `from_record`."""
         return self.from_record(self.unpack(data), host, store_alias)
 
-    def _seal(self, data: bytes, task_id: str) -> bytes:
+    def _seal(self, data: bytes, task_id: object) -> bytes:
         key_id, cipher = self._writer
-        name = task_id.encode()
+        name = task_id.encode() if isinstance(task_id, str) and is_clean_text(task_id) else b""
         if len(name) > LONGEST_ID:
             raise SerializationError(
-                f"The task id {task_id[:40]!r}… has {len(name):,} bytes; an encrypted record can "
-                f"have {LONGEST_ID:,}."
+                f"The task id {ascii(task_id)[:40]}… has {len(name):,} bytes; that of an "
+                f"encrypted record can have {LONGEST_ID:,}."
             )
         envelope = Envelope(key_id, os.urandom(NONCE_BYTES), name)
         header = envelope.header
