@@ -150,8 +150,8 @@ class EncryptedSerializer:
         return f"<EncryptedSerializer of {len(self._ring)} key(s), writes with {self._writer!r}>"
 
 
-def _given(keys: str | bytes | Sequence[str | bytes]) -> list[bytes]:
-    several = [keys] if isinstance(keys, str | bytes) else list(keys)
+def _given(keys: object) -> list[bytes]:
+    several = list(keys) if isinstance(keys, list | tuple) else [keys]
     if not several:
         raise ConfigurationError(f"EncryptedSerializer needs a key; {HOW_TO_MAKE_ONE}.")
     for number, key in enumerate(several, 1):
