@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncz.exceptions import ConfigurationError, SerializationError, UnreadableRecordError
 from asyncz.serializers.base import Record, RecordHost, Serializer
@@ -150,20 +150,12 @@ class EncryptedSerializer:
         return f"<EncryptedSerializer of {len(self._ring)} key(s), writes with {self._writer!r}>"
 
 
-def _given(keys: object) -> list[bytes]:
-    several = list(keys) if isinstance(keys, list | tuple) else [keys]
+def _given(keys: str | bytes | Sequence[str | bytes]) -> list[bytes]:
+    single = isinstance(keys, str | bytes) or not isinstance(keys, Sequence)
+    several: list[Any] = [keys] if single else list(keys)
     if not several:
         raise ConfigurationError(f"EncryptedSerializer needs a key; {HOW_TO_MAKE_ONE}.")
-    for number, key in enumerate(several, 1):
-        if not isinstance(key, str | bytes):
-            raise ConfigurationError(
-                f"Key {number} of EncryptedSerializer must be text or bytes, "
-                f"not {type(key).__name__}."
-            )
-    return [
-        _checked(key.encode() if isinstance(key, str) else key, f"Key {number} is")
-        for number, key in enumerate(several, 1)
-    ]
+    return [_checked(key, f"Key {number}") for number, key in enumerate(several, 1)]
 
 
 def _from_environment() -> list[bytes]:
@@ -172,22 +164,25 @@ def _from_environment() -> list[bytes]:
         raise ConfigurationError(
             f"EncryptedSerializer needs a key: give keys, or set {KEY_VARIABLE}; {HOW_TO_MAKE_ONE}."
         )
-    parts = [part.strip().encode() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
     if not any(parts):
         raise ConfigurationError(
             f"{KEY_VARIABLE} is set, but empty. Unset it if records are not to be encrypted; "
             f"otherwise {HOW_TO_MAKE_ONE}."
         )
     return [
-        _checked(part, f"Key {number} of {KEY_VARIABLE} is") for number, part in enumerate(parts, 1)
+        _checked(part, f"Key {number} of {KEY_VARIABLE}") for number, part in enumerate(parts, 1)
     ]
 
 
-def _checked(secret: bytes, what: str) -> bytes:
+def _checked(key: object, what: str) -> bytes:
+    if not isinstance(key, str | bytes):
+        raise ConfigurationError(f"{what} must be text or bytes, not {type(key).__name__}.")
+    secret = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     length = len(secret) if secret.strip() else 0
     if length < SHORTEST_KEY:
         raise ConfigurationError(
-            f"{what} {length} bytes long, too short to be safe: at least "
+            f"{what} is {length} bytes long, too short to be safe: at least "
             f"{SHORTEST_KEY} random ones are needed; {HOW_TO_MAKE_ONE}."
         )
     return secret
