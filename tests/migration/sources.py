@@ -149,20 +149,26 @@ def mongodb(directory: Path) -> Iterator[Source]:
     if server_class is None:
         pytest.skip("There is no tests.services.mongodb, which starts a mongod.")
     server = server_class(replica_set=False).start()
-    client: MongoClient[Any] = MongoClient(server.url)
-    jobs = client["asyncz_migration"]["jobs"]
+    clients: list[MongoClient[Any]] = []
+
+    def new_client() -> MongoClient[Any]:
+        clients.append(MongoClient(server.url))
+        return clients[-1]
+
+    jobs = new_client()["asyncz_migration"]["jobs"]
 
     def plant(job_id: str, data: bytes) -> None:
         jobs.replace_one({"_id": job_id}, {"next_run_time": None, "job_state": data}, upsert=True)
 
     try:
         yield Source(
-            lambda: MongoDBJobStore("asyncz_migration", "jobs", client),
+            lambda: MongoDBJobStore("asyncz_migration", "jobs", new_client()),
             lambda: list(jobs.find({}, sort=[("_id", 1)])),
             plant,
         )
     finally:
-        client.close()
+        for client in clients:
+            client.close()
         server.close()
 
 
