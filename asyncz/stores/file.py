@@ -83,7 +83,7 @@ class FileStore(SerializingStore):
 
     async def add_task(self, task: Task) -> None:
         self.check_task_id(task.id)
-        await self._submit(partial(self._started.add, task))
+        await self._submit(partial(self._started.add, task, self._check_room))
 
     async def update_task(self, task: Task) -> None:
         self.check_task_id(task.id)

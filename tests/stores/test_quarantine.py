@@ -23,7 +23,8 @@ from asyncz.exceptions import (
 from asyncz.serializers import EncryptedSerializer, JSONSerializer, Serializer
 from asyncz.stores.file_index import name_of
 from asyncz.testing import VirtualClock
-from tests.stores.dict_store import DictStore
+
+from .dict_store import DictStore
 
 HERE = __name__
 KEY = "a key for the tests, long enough for that"
