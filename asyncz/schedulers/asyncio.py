@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Mapping
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Self
 
 from asyncz.exceptions import ConfigurationError, SchedulerAlreadyRunningError
+from asyncz.executors.tracking import CURRENT_RUN, context_of_no_run
 from asyncz.schedulers.base import BaseScheduler
 from asyncz.schedulers.bridge import EngineThread, drive
 from asyncz.schedulers.config import read_options
@@ -78,23 +79,38 @@ class _ThreadedScheduler(BaseScheduler):
             return True
         if not self.decr_refcount():
             return False
-        # Who waits here may be cancelled; a shutdown that has begun goes on to its end.
-        await asyncio.shield(self._begin_end(wait))
+        # Who waits here may be cancelled; a shutdown that has begun goes on to its end. If it is
+        # a run that waits, the context tells the executors not to wait for that run.
+        await asyncio.shield(self._begin_end(wait, copy_context(), self._asker()))
         return True
 
-    def _begin_end(self, wait: bool) -> asyncio.Task[None]:
-        self._closing = asyncio.get_running_loop().create_task(
-            self._end(wait), name=f"asyncz shutdown of {self.identity}"
-        )
+    def _asker(self) -> asyncio.Task[Any] | None:
+        """Who waits for the shutdown on a loop that is to end with it, if anybody does."""
+        if self._thread is None or not self._bridge.is_here:
+            return None
+        run = CURRENT_RUN.get()
+        here = run is not None and isinstance(run.handle, asyncio.Task)
+        return run.handle if run is not None and here else asyncio.current_task()
+
+    def _begin_end(
+        self, wait: bool, context: Context, asker: asyncio.Task[Any] | None = None
+    ) -> asyncio.Task[None]:
+        name = f"asyncz shutdown of {self.identity}"
+        loop = asyncio.get_running_loop()
+        self._closing = loop.create_task(self._end(wait, asker), name=name, context=context)
         self._closing.add_done_callback(self._ended)
         return self._closing
 
-    async def _end(self, wait: bool) -> None:
+    async def _end(self, wait: bool, asker: asyncio.Task[Any] | None) -> None:
         try:
             await self._bridge.acall(lambda: self._lifecycle.shutdown(wait))
         finally:
-            if self._thread is not None:
-                await asyncio.to_thread(self._close_thread)
+            # Taken now: the next start, with a thread of its own, need not wait for this end.
+            thread, self._thread = self._thread, None
+            if thread is not None and asker is not None:
+                asker.add_done_callback(lambda _: thread.stop_elsewhere())
+            elif thread is not None:
+                await asyncio.to_thread(thread.stop)
 
     def _ended(self, closing: asyncio.Task[None]) -> None:
         self._closing = None
@@ -210,9 +226,13 @@ class AsyncIOScheduler(_ThreadedScheduler):
         elif loop is not None:
             # Asked first: the engine may have ended, and have no loop, before the next line.
             would_wait_for_itself = self._engine.task_loop is _running_loop()
-            ending = asyncio.run_coroutine_threadsafe(self._lifecycle.shutdown(wait), loop)
+            context = context_of_no_run() if would_wait_for_itself else copy_context()
+            begin = self._lifecycle.shutdown(wait)
+            ending = context.run(asyncio.run_coroutine_threadsafe, begin, loop)
             if would_wait_for_itself:
-                ending.add_done_callback(lambda _: self._close_thread_elsewhere())
+                thread, self._thread = self._thread, None
+                if thread is not None:
+                    ending.add_done_callback(lambda _: thread.stop_elsewhere())
             else:
                 ending.result()
                 self._close_thread()
@@ -223,11 +243,7 @@ class AsyncIOScheduler(_ThreadedScheduler):
             drive(self._lifecycle.shutdown(wait), "ashutdown")
             self._close_thread()
             return
-        self._begin_end(wait)
-
-    def _close_thread_elsewhere(self) -> None:
-        # Called on the engine's thread, which cannot wait for its own end.
-        threading.Thread(target=self._close_thread, name="asyncz end", daemon=True).start()
+        self._begin_end(wait, context_of_no_run())
 
     def _needs_thread(self) -> bool:
         engine = self._engine

@@ -169,6 +169,10 @@ class EngineThread:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
 
+    def stop_elsewhere(self) -> None:
+        """The same from its own thread, which cannot wait for its own end."""
+        threading.Thread(target=self.stop, name="asyncz end", daemon=True).start()
+
     def _run(self) -> None:
         try:
             asyncio.run(self._live())

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from contextvars import copy_context
 from datetime import datetime, tzinfo
 from inspect import isawaitable
-from logging import Logger
+from logging import Logger, getLogger
 from typing import Any, NamedTuple, TypeVar
 
 from asyncz.clock import Clock
@@ -73,8 +73,8 @@ class Engine:
         """The context variables that runs see: those of whoever started the scheduler."""
         self._machine_lock: FileLock | None = None
         self._holds_machine = False
+        self.events = EventDispatcher(getLogger("asyncz"), self.spawn)
         self.configure(settings)
-        self.events = EventDispatcher(self.logger, self.spawn)
 
     def configure(self, settings: SchedulerOptions) -> None:
         """Take other options; only while stopped. If one of them is wrong, nothing is changed."""
@@ -90,7 +90,7 @@ class Engine:
         self.identity = settings.identity
         self.loggers: Mapping[str, Logger] = settings.loggers_class()
         suffix = f".{settings.logger_name}" if settings.logger_name else ""
-        self.logger = self.loggers[f"asyncz.schedulers{suffix}"]
+        self.logger = self.events.logger = self.loggers[f"asyncz.schedulers{suffix}"]
         self._machine_lock = FileLock(settings.lock_path) if settings.lock_path else None
         for alias, trigger in triggers.items():
             self.plugins.register("trigger", alias, trigger)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncz.clock import Timer
 from asyncz.enums import SchedulerState
@@ -43,12 +43,8 @@ SLICE = 0.005
 STANDBY_RETRY = 1.0
 
 
-class Step(NamedTuple):
-    """A due task with its plan and the executor that will run it."""
-
-    task: Task
-    plan: Plan
-    executor: BaseExecutor
+Step = tuple[Task, Plan, BaseExecutor]
+"""A due task with its plan and the executor that will run it."""
 
 
 class StoreLane:
@@ -71,6 +67,7 @@ class StoreLane:
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
+        self._unanswered: list[Step] = []
 
     def wakeup(self) -> None:
         """Look at the store now, or once more if it is being looked at."""
@@ -180,6 +177,8 @@ class StoreLane:
         page = PAGE if self.store.in_process else IO_PAGE
         while engine.is_claiming:
             async with self.exclusive():
+                if self._unanswered:
+                    await self._hand_over(self._unanswered, passed_over)
                 due = await self.call(self.store.get_due_tasks(now, page, passed_over))
                 steps, planned = self._plan_page(due, now, passed_over)
                 await self._hand_over(steps, passed_over)
@@ -191,27 +190,21 @@ class StoreLane:
         self, due: list[Task], now: datetime, passed_over: set[str]
     ) -> tuple[list[Step], int]:
         """The steps for the tasks of a page, and how many of them were looked at."""
-        time = self._engine.loop.time
+        engine = self._engine
+        executors, timezone = engine.executors, engine.timezone
+        max_catchup, time = engine.settings.max_catchup, engine.loop.time
         deadline = time() + SLICE
         steps: list[Step] = []
         for planned, task in enumerate(due, 1):
-            step = self._plan(task, now, passed_over)
-            if step is not None:
-                steps.append(step)
+            try:
+                executor = executors.get(task.executor) or engine.executor(str(task.executor))  # type: ignore[arg-type]  # None is none of them
+                steps.append((task, plan_task(task, now, timezone, max_catchup), executor))
+            except Exception as exc:
+                self._hold(str(task.id), exc)
+                passed_over.add(str(task.id))
             if time() > deadline:
                 return steps, planned
         return steps, len(due)
-
-    def _plan(self, task: Task, now: datetime, passed_over: set[str]) -> Step | None:
-        engine = self._engine
-        try:
-            executor = engine.executor(str(task.executor))
-            plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
-            return Step(task, plan, executor)
-        except Exception as exc:
-            self._hold(str(task.id), exc)
-            passed_over.add(str(task.id))
-            return None
 
     async def _hand_over(self, steps: list[Step], passed_over: set[str]) -> None:
         if not steps:
@@ -220,25 +213,29 @@ class StoreLane:
             TaskAdvance(task, task.next_run_time, plan.next_run_time)  # type: ignore[arg-type]
             for task, plan, _ in steps
         ]
+        # If no answer comes they are asked for again: a store that was able to write, but not to
+        # say so, would otherwise have forgotten runs that nobody has started.
+        self._unanswered = steps
         made = await self.call(self.store.advance_tasks(advances))
+        self._unanswered = []
         for step, won in zip(steps, made, strict=True):
-            if not won:
+            if won:
+                self._submit(*step)
+            else:
                 # Changed by somebody else between reading and writing: the next pass sees how.
-                passed_over.add(str(step.task.id))
+                passed_over.add(str(step[0].id))
                 self._again = True
-                continue
-            self._submit(step)
 
-    def _submit(self, step: Step) -> None:
-        task, plan, executor = step
+    def _submit(self, task: Task, plan: Plan, executor: BaseExecutor) -> None:
         engine = self._engine
+        run_times, coalesced, missed, next_run_time = plan
         if self.holds and self.holds.release(str(task.id)):
             report_recovered(engine, self.alias, str(task.id))
-        if plan.missed is not None:
-            report_missed(engine, task, plan.missed)
-        if plan.run_times:
-            submit(engine, executor, task, plan.run_times, plan.coalesced)
-        if plan.next_run_time is None and engine.events.mask & TASK_REMOVED:
+        if missed is not None:
+            report_missed(engine, task, missed)
+        if run_times:
+            submit(engine, executor, task, run_times, coalesced)
+        if next_run_time is None and engine.events.mask & TASK_REMOVED:
             engine.dispatch(
                 TaskEvent(
                     code=TASK_REMOVED,

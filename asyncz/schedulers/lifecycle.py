@@ -147,11 +147,10 @@ class Lifecycle:
         found = 0
         for lane in engine.lanes.values():
             with suppress(AsynczException, TimeoutError, OSError):
-                for task in await lane.call(lane.store.get_all_tasks()):
-                    if task.trigger is not None and task.trigger.alias == "shutdown":
-                        await lane.call(lane.store.delete_task(str(task.id)))
-                        self._run_last(task)
-                        found += 1
+                for task in await self._operations.shutdown_tasks(lane):
+                    await lane.call(lane.store.delete_task(str(task.id)))
+                    self._run_last(task)
+                    found += 1
         if found:
             await self._drain(True, self._left(deadline, engine.clock.patience))
 

@@ -65,15 +65,13 @@ def plan_task(task: Task, now: datetime, timezone: tzinfo, max_catchup: int) -> 
     if first is None or trigger is None:
         raise PlanningError(f"Task {task.id!r} has no next run time or no trigger to plan with.")
     grace = task.mistrigger_grace_time
-    oldest = in_utc(first)
-    if grace is not None:
-        oldest = max(oldest, now - timedelta(seconds=grace))
+    oldest = None if grace is None else now - timedelta(seconds=grace)
     following = _next_after(task, trigger, first, now, timezone)
     if following is None or following > now:
-        if first < oldest:
+        if oldest is not None and in_utc(first) < oldest:
             return Plan([], 0, Missed(1, first, first), following)
         return Plan([first], 0, None, following)
-    return _plan_backlog(task, trigger, now, timezone, oldest, max_catchup)
+    return _plan_backlog(task, trigger, now, timezone, oldest or in_utc(first), max_catchup)
 
 
 def _next_after(

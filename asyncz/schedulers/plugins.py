@@ -35,6 +35,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "store": {
         "memory": "asyncz.stores.memory:MemoryStore",
         "file": "asyncz.stores.file:FileStore",
+        "sqlalchemy": "asyncz.stores.sqlalchemy:SQLAlchemyStore",
     },
 }
 BASES: dict[str, type] = {"trigger": BaseTrigger, "executor": BaseExecutor, "store": BaseStore}

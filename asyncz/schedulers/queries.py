@@ -139,7 +139,21 @@ class Queries:
     async def shutdown_tasks_wait(self) -> bool:
         """Whether there are tasks that run at shutdown, in stores of this process."""
         for lane in self._engine.lanes.values():
-            for task in await lane.store.get_all_tasks():
-                if task.trigger is not None and task.trigger.alias == "shutdown":
-                    return True
+            if await self.shutdown_tasks(lane):
+                return True
         return False
+
+    async def shutdown_tasks(self, lane: StoreLane) -> list[Task]:
+        """The tasks of a store that run at shutdown."""
+        if lane.store.in_process:
+            tasks: list[Task | None] = [*await lane.store.get_all_tasks()]
+        else:
+            # Of what may be a million tasks, the server picks these.
+            query = TaskQuery(trigger="shutdown")
+            found = await lane.call(lane.store.find_tasks(query))
+            tasks = [await lane.call(lane.store.lookup_task(str(i.id))) for i in found.infos]
+        return [
+            task
+            for task in tasks
+            if task is not None and task.trigger is not None and task.trigger.alias == "shutdown"
+        ]

@@ -9,8 +9,9 @@ from asyncz.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from asyncz.stores.file import FileStore
+    from asyncz.stores.sqlalchemy import SQLAlchemyStore
 
-__all__ = ["BaseStore", "FileStore", "MemoryStore"]
+__all__ = ["BaseStore", "FileStore", "MemoryStore", "SQLAlchemyStore"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from asyncz.stores.file import FileStore
 
         return FileStore
+    if name == "SQLAlchemyStore":
+        from asyncz.stores.sqlalchemy import SQLAlchemyStore
+
+        return SQLAlchemyStore
     raise AttributeError(f"module 'asyncz.stores' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime, tzinfo
 from logging import Logger
 from threading import RLock
@@ -177,6 +177,14 @@ class BaseStore(BaseModel):
             f"The store {self.alias!r} ({type(self).__name__}) cannot join a transaction; "
             "leave connection out, or use a SQLAlchemyStore."
         )
+
+    async def when_ended(self, tell: Callable[[bool], None]) -> None:
+        """Have `tell` called when the transaction that this store is `within` has ended.
+
+        Args:
+            tell: Called on the running loop, with whether it was committed.
+        """
+        raise self._lacks("when_ended")
 
     async def update_task(self, task: Task) -> None:
         """Replace the task of that id. Raises TaskLookupError if there is none."""

@@ -167,7 +167,11 @@ class TaskQuery:
                     total += 1
                     yield info
 
-        return FoundTasks(self.page(wanted()), total)
+        matching = iter(wanted())
+        page = self.page(matching)
+        for _ in matching:
+            pass  # none was looked at for a page of none, but they count
+        return FoundTasks(page, total)
 
     def page(self, infos: Iterable[TaskInfo]) -> list[TaskInfo]:
         """The page of these, which all match."""

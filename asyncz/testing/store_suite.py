@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from asyncz.testing.store_suite_basics import KeepingTasks
 from asyncz.testing.store_suite_quarantine import KeepingQuarantine
+from asyncz.testing.store_suite_queries import AskingForTasks
 from asyncz.testing.store_suite_schedule import KeepingTime
 
 __all__ = ["PersistentStoreConformance", "StoreConformance"]
 
 
-class StoreConformance(KeepingTasks, KeepingTime):
+class StoreConformance(KeepingTasks, KeepingTime, AskingForTasks):
     """What every store does. To write: `make_store`."""
 
 

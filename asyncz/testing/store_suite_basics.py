@@ -17,6 +17,7 @@ from asyncz.exceptions import (
     TaskLookupError,
 )
 from asyncz.stores.base import BaseStore
+from asyncz.tasks.base import Task
 from asyncz.testing.store_suite_tools import (
     NOON,
     SuiteHost,
@@ -92,6 +93,13 @@ class SuiteBase:
             yield store
         finally:
             await store.shutdown()
+
+    @asynccontextmanager
+    async def running_with(self, tasks: list[Task]) -> AsyncIterator[Any]:
+        """The same, with these tasks in it."""
+        async with self.running() as store:
+            await store.add_tasks(tasks)
+            yield store
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Hand the cases of a test to pytest."""

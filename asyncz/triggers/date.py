@@ -75,6 +75,8 @@ class DateTrigger(ValueTrigger):
             if previous_time is not None:
                 return None
             return require_moment(None, now).astimezone(clock_for(self.timezone or timezone).zone)
+        if run_at is previous_time:  # what most are asked, once they have run
+            return None
         if run_at.tzinfo is None:
             run_at = localize(run_at, clock_for(timezone))
         if previous_time is None:

@@ -403,6 +403,7 @@ def test_the_zone_of_the_start_is_that_of_the_trigger() -> None:
         (CronTrigger.from_crontab("0 0 L * *"), "at 00:00, on the last day of the month"),
         (CronTrigger.from_crontab("5 * * * *"), "at minute 5 of every hour"),
         (CronTrigger.from_crontab("0 0 * * 1#2"), "at 00:00, the second Monday of the month"),
+        (CronTrigger.from_crontab("0 12 * * 0,7"), "at 12:00, Sunday"),
         (CronTrigger(), "every second"),
         (CronTrigger(month=6), "at 00:00, on day 1 of the month, in June"),
         (CronTrigger(day="last fri", hour=18), "at 18:00, on the last Friday of the month"),

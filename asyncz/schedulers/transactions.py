@@ -1,0 +1,101 @@
+"""Adding tasks within a transaction of the caller's, on the caller's loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
+
+from asyncz.events.constants import TASK_ADDED, TASK_MODIFIED
+from asyncz.exceptions import BlockingCallError, ConflictIdError
+from asyncz.stores.base import BaseStore
+from asyncz.tasks.base import Task
+
+__all__ = ["CallersConnection", "callers_connection", "joins_transaction", "put_task"]
+
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Call = Callable[[Awaitable[Any]], Awaitable[Any]]
+
+
+class CallersConnection(NamedTuple):
+    """A connection of the caller's, with the loop that it may be used on.
+
+    The engine may live on another loop, in another thread.
+    """
+
+    connection: Any
+    loop: asyncio.AbstractEventLoop
+
+    async def run(self, make: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Run something that uses the connection, from the engine's loop."""
+        if asyncio.get_running_loop() is self.loop:
+            return await make()
+        result: R = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), self.loop))
+        return result
+
+
+def joins_transaction(
+    twin: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Note the loop that a coroutine of `on_engine` was given its `connection` on."""
+
+    @wraps(twin)
+    async def call(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs.get("connection") is not None:
+            here = asyncio.get_running_loop()
+            kwargs["connection"] = CallersConnection(kwargs["connection"], here)
+        return await twin(self, *args, **kwargs)
+
+    call.__wrapped__ = twin.__wrapped__  # type: ignore[attr-defined]  # as `blocking` asks for
+    return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, R]]", call)
+
+
+def callers_connection(connection: Any) -> CallersConnection | None:
+    """The connection that a call was given, if any.
+
+    Raises:
+        BlockingCallError: It was a synchronous call, which cannot use a connection of a loop.
+    """
+    if connection is None or isinstance(connection, CallersConnection):
+        return connection
+    raise BlockingCallError(
+        "A connection can only be used by a coroutine; use "
+        "'await scheduler.aadd_task(…, connection=connection)'."
+    )
+
+
+async def put_task(
+    store: BaseStore, call: Call, task: Task, replace_existing: bool, keeps_time: bool
+) -> int:
+    """Put a task into a store, or into the place of one of its id.
+
+    Args:
+        store, task: What and where.
+        call: Awaits an operation of the store.
+        replace_existing: Whether it may take the place of another.
+        keeps_time: Whether it then keeps that one's next run time, if the trigger is the same.
+
+    Returns:
+        The code of the event that says what was done.
+    """
+    if not replace_existing:
+        await call(store.add_task(task))
+        return TASK_ADDED
+    stored = await call(store.lookup_task(str(task.id)))
+    if stored is not None:
+        if keeps_time and stored.trigger == task.trigger:
+            # A restart must not postpone what is due, nor resume what was paused.
+            task.next_run_time = stored.next_run_time
+        await call(store.update_task(task))
+        return TASK_MODIFIED
+    try:
+        await call(store.add_task(task))
+    except ConflictIdError:
+        # There is a record, but it cannot be read; the store sets it aside.
+        await call(store.update_task(task))
+        return TASK_MODIFIED
+    return TASK_ADDED

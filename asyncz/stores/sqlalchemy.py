@@ -1,0 +1,351 @@
+"""The store in a SQL database, by way of SQLAlchemy: SQLite, PostgreSQL, MySQL, MariaDB."""
+
+from __future__ import annotations
+
+try:
+    import sqlalchemy.ext.asyncio  # noqa: F401
+except ImportError as exc:
+    raise ImportError(
+        "SQLAlchemyStore needs SQLAlchemy 2; pip install 'asyncz[sqlalchemy]'."
+    ) from exc
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence, Set
+from copy import copy
+from hashlib import sha256
+from typing import Any
+
+from pydantic import ConfigDict, Field, field_validator
+from sqlalchemy import URL, ColumnElement, MetaData, Table, select
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from asyncz.exceptions import StoreError
+from asyncz.serializers.json import to_microseconds
+from asyncz.stores.records import Place, RecordStore, Row, Step, StoredRow
+from asyncz.stores.sqlalchemy_claims import Claims, make_steps
+from asyncz.stores.sqlalchemy_database import CallersTransaction, Database, OwnDatabase, TakenError
+from asyncz.stores.sqlalchemy_dialects import async_url, check_settings
+from asyncz.stores.sqlalchemy_queries import find_rows
+from asyncz.stores.sqlalchemy_rows import Rows
+from asyncz.stores.sqlalchemy_schema import (
+    DEFAULT_TABLENAME,
+    SCHEMA_VERSION,
+    check_not_newer,
+    drop_tables,
+    make_tables,
+    read_version,
+    upgrade,
+    upgrade_tables,
+)
+from asyncz.tasks.base import Task
+from asyncz.tasks.query import TaskQuery
+
+__all__ = ["SCHEMA_VERSION", "SQLAlchemyStore", "drop_tables", "make_tables", "upgrade_tables"]
+
+OLDEST_SQLITE = (3, 35)
+"""The first that can say which rows a statement has changed."""
+LONGEST_PLAIN_ID = 255
+HASHED = "sha256:"
+GOODBYE = 2.0
+"""Seconds that saying goodbye to the server may take."""
+
+
+class SQLAlchemyStore(RecordStore):
+    """Keeps tasks in tables of a SQL database, with SQLAlchemy 2 and drivers that can be awaited.
+
+    Args:
+        database: A URL, such as `sqlite:///jobs.db` or `postgresql://user:password@host/name`;
+            that of a synchronous driver stands for one that can be awaited. Or an `AsyncEngine`,
+            which is used on the loop it belongs to, and not closed.
+        tablename: Of the table of tasks; others begin with it.
+        schema: The database schema of the tables. Left out: the connection's own.
+        metadata: Where the tables are noted down, such as the app's. Left out: one of their own.
+        create_tables: Make tables and bring them forward at `start`. False: the app's own
+            migrations do, with `upgrade_tables`.
+        session_settings: For each connection: PostgreSQL's settings, MySQL's session variables,
+            SQLite's pragmas, over our own ones, such as `{"statement_timeout": "30s"}`; None
+            leaves one as the server has it. Not for an `AsyncEngine`.
+        engine_options: For SQLAlchemy's `create_async_engine`, over our own. Not for an
+            `AsyncEngine`.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    database: Any = Field(repr=False)
+    tablename: str = DEFAULT_TABLENAME
+    database_schema: str | None = Field(default=None, alias="schema")
+    metadata: MetaData | None = Field(default=None, repr=False)
+    create_tables: bool = True
+    session_settings: Mapping[str, str | int | float | None] = Field(default_factory=dict)
+    engine_options: Mapping[str, Any] = Field(default_factory=dict, repr=False)
+
+    def __init__(self, database: str | URL | AsyncEngine, **options: Any) -> None:
+        options["database"] = database
+        super().__init__(**options)
+
+    @field_validator("database", mode="before")
+    @classmethod
+    def _parse_url(cls, database: Any) -> Any:
+        return database if isinstance(database, AsyncEngine) else async_url(database)
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        check_settings(self.session_settings)
+        self._tables = make_tables(self.metadata, self.tablename, self.database_schema)
+        self._rows = Rows(self._tables)
+        self._own: OwnDatabase | None = None
+        self._joined: CallersTransaction | None = None
+        self._claims: Claims | None = None
+        self._home = _running_loop() if isinstance(self.database, AsyncEngine) else None
+
+    @property
+    def table(self) -> Table:
+        """The table of tasks, for queries and for `get_tasks`."""
+        return self._tables.tasks
+
+    async def get_tasks(
+        self,
+        conditions: ColumnElement[bool] | Sequence[Any] | None = None,
+        limit: int | None = None,
+    ) -> list[Task]:
+        """The readable tasks that meet conditions, by next run time, paused last.
+
+        Args:
+            conditions: SQLAlchemy's, on the columns of `table`; several of them must all be met.
+            limit: At most so many.
+        """
+        if conditions is None:
+            conditions = []
+        elif not isinstance(conditions, list | tuple):
+            conditions = [conditions]
+        columns = self.table.c
+        wanted = select(*self._rows.columns).where(*conditions).limit(limit)
+        wanted = wanted.order_by(
+            columns.next_run_us.is_(None), columns.next_run_us, columns.added, columns.id
+        )
+
+        async def read(connection: AsyncConnection, _: bool) -> list[StoredRow]:
+            return [StoredRow._make(row) for row in await connection.execute(wanted)]
+
+        rows = await self._database.run(read)
+        return [task async for _, task in self._tasks_of(rows) if task is not None]
+
+    def within(self, connection: Any) -> SQLAlchemyStore:
+        """This store inside a transaction of the caller's.
+
+        Args:
+            connection: An `AsyncConnection` or `AsyncSession` of the database that the tasks are
+                in. It is not committed here.
+
+        Raises:
+            StoreError: It is something else.
+        """
+        _ = self.host  # raises
+        if not isinstance(connection, AsyncConnection | AsyncSession):
+            raise StoreError(
+                f"The store {self.alias!r} joins the transaction of an AsyncConnection or an "
+                f"AsyncSession, not of a {type(connection).__name__}."
+            )
+        joined = copy(self)
+        joined._joined = CallersTransaction(connection, str(self.alias))
+        return joined
+
+    async def when_ended(self, tell: Callable[[bool], None]) -> None:
+        if self._joined is None:
+            raise StoreError(f"The store {self.alias!r} is not within a transaction.")
+        await self._joined.when_ended(tell)
+
+    def key_of(self, task_id: str) -> str:
+        """The id itself if it is short and all of it can be seen, otherwise a hash of it."""
+        if (
+            len(task_id) <= LONGEST_PLAIN_ID
+            and task_id.isprintable()
+            and task_id.strip() == task_id
+            and not task_id.startswith(HASHED)
+        ):
+            return task_id
+        return HASHED + sha256(task_id.encode()).hexdigest()
+
+    # The operations of RecordStore.
+
+    async def _open(self) -> None:
+        if isinstance(self.database, AsyncEngine) and self._home is None:
+            # It was made before any loop ran: for the app's, which is not always the engine's.
+            self._home = getattr(self.host, "task_loop", None)
+        self._own = OwnDatabase(
+            self.database,
+            str(self.alias),
+            self.session_settings,
+            self.engine_options,
+            self._home,
+        )
+        await self._prepare_tables(self._own)
+        self._claims = Claims(self._own, self._rows, self.host.clock)
+        await self._claims.open()
+
+    async def _close(self) -> None:
+        own, claims, self._own, self._claims = self._own, self._claims, None, None
+        if own is None:
+            return
+        try:
+            if claims is not None:
+                async with asyncio.timeout(GOODBYE):
+                    await claims.close()
+        except (StoreError, TimeoutError):
+            pass  # it is forgotten in a week
+        finally:
+            await own.close()
+
+    async def _prepare_tables(self, own: OwnDatabase) -> None:
+        """See to it that the tables are there, of the version that this release needs."""
+
+        async def look(connection: AsyncConnection, _: bool) -> int:
+            _check_server(connection.dialect)
+            return await connection.run_sync(read_version, self._tables)
+
+        async def change(connection: AsyncConnection, _: bool) -> None:
+            await connection.run_sync(upgrade, self._tables)
+
+        version = await own.run(look)
+        check_not_newer(version, self._tables)
+        if version == SCHEMA_VERSION:
+            return
+        if not self.create_tables:
+            raise StoreError(
+                f"The tables of the store {self.alias!r} have the schema version {version}, this "
+                f"release of asyncz needs {SCHEMA_VERSION} (0: there are none). Call "
+                "asyncz.stores.sqlalchemy.upgrade_tables in a migration, or leave out "
+                "create_tables=False."
+            )
+        await own.run(change, transaction=True)
+
+    @property
+    def _database(self) -> Database:
+        database = self._joined or self._own
+        if database is None:
+            _ = self.host  # raises
+            raise StoreError(f"The store {self.alias!r} is being opened or closed.")
+        return database
+
+    async def _insert(self, rows: Sequence[Row]) -> str | None:
+        if len(rows) == 1 or self._joined is not None:
+            return await self._insert_singly(rows)
+        in_doubt = False
+
+        async def work(connection: AsyncConnection, repeated: bool) -> None:
+            nonlocal in_doubt
+            in_doubt = repeated
+            await self._rows.insert_many(connection, rows)
+
+        async def look(connection: AsyncConnection, _: bool) -> Row | None:
+            if in_doubt and await self._rows.has(connection, rows[0]):
+                return None  # the first try was made after all, with all of its rows
+            taken = await self._rows.first_taken(connection, rows)
+            if taken is None:
+                raise StoreError(
+                    f"The store {self.alias!r} refused tasks whose ids were taken a moment ago; "
+                    "add them again."
+                )
+            return taken
+
+        if rows:
+            try:
+                await self._database.run(work, transaction=True)
+            except TakenError:
+                taken = await self._database.run(look)
+                return None if taken is None else taken.key
+        return None
+
+    async def _insert_singly(self, rows: Sequence[Row]) -> str | None:
+        for number, row in enumerate(rows):
+
+            async def work(connection: AsyncConnection, repeated: bool, row: Row = row) -> bool:
+                inserted = await self._rows.insert_one(connection, row)
+                return inserted or (repeated and await self._rows.has(connection, row))
+
+            if not await self._database.run(work):
+                await self._remove([before.key for before in rows[:number]])
+                return row.key
+        return None
+
+    async def _replace(self, row: Row) -> bool:
+        async def work(connection: AsyncConnection, _: bool) -> bool:
+            return await self._rows.replace(connection, row)
+
+        return await self._database.run(work)
+
+    async def _remove(self, keys: Sequence[str]) -> int:
+        async def work(connection: AsyncConnection, in_doubt: bool) -> int:
+            count = await self._rows.remove(connection, keys)
+            return len(keys) if in_doubt else count
+
+        return await self._database.run(work, transaction=len(keys) > 1) if keys else 0
+
+    async def _set_aside(self, row: StoredRow) -> bool:
+        now = to_microseconds(self.host.clock.now())
+
+        async def work(connection: AsyncConnection, _: bool) -> bool:
+            return await self._rows.set_aside(connection, row, now)
+
+        return await self._database.run(work, transaction=True)
+
+    async def _fetch(self, key: str) -> StoredRow | None:
+        async def work(connection: AsyncConnection, _: bool) -> StoredRow | None:
+            return await self._rows.fetch(connection, key)
+
+        return await self._database.run(work)
+
+    async def _fetch_page(
+        self, after: Place | None, limit: int, until: int | None = None
+    ) -> list[StoredRow]:
+        async def work(connection: AsyncConnection, _: bool) -> list[StoredRow]:
+            return await self._rows.page(connection, after, limit, until)
+
+        return await self._database.run(work) if limit else []
+
+    async def _advance(self, steps: Sequence[Step]) -> list[bool]:
+        if not steps:
+            return []
+        if self._claims is not None and self._joined is None:
+            return await self._claims.make(steps)
+
+        async def work(connection: AsyncConnection, _: bool) -> list[bool]:
+            return await make_steps(connection, self._rows, steps)
+
+        return await self._database.run(work, transaction=True)
+
+    async def _count(self) -> tuple[int, int]:
+        async def work(connection: AsyncConnection, _: bool) -> tuple[int, int]:
+            return await self._rows.count(connection)
+
+        return await self._database.run(work)
+
+    async def _find(
+        self, query: TaskQuery, exclude: Set[str]
+    ) -> tuple[list[StoredRow], int] | None:
+        async def work(connection: AsyncConnection, _: bool) -> tuple[list[StoredRow], int] | None:
+            return await find_rows(connection, self._rows, query, exclude, str(self.alias))
+
+        return await self._database.run(work)
+
+
+def _check_server(dialect: Dialect) -> None:
+    version = dialect.server_version_info or ()
+    if dialect.name == "sqlite" and version < OLDEST_SQLITE:
+        raise StoreError(
+            f"SQLite {'.'.join(map(str, version))} is too old, a SQLAlchemyStore needs "
+            f"{'.'.join(map(str, OLDEST_SQLITE))}; use a Python that is linked with a newer one."
+        )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

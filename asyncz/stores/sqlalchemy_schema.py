@@ -1,0 +1,310 @@
+"""The tables of a `SQLAlchemyStore`, their version, and the way from an older one to this one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
+
+from asyncz.exceptions import ConfigurationError, StoreError
+
+__all__ = [
+    "DEFAULT_TABLENAME",
+    "SCHEMA_VERSION",
+    "Tables",
+    "check_identifier",
+    "drop_tables",
+    "family_of",
+    "make_tables",
+    "read_version",
+    "upgrade_tables",
+]
+
+DEFAULT_TABLENAME = "asyncz_tasks"
+KEY_LENGTH = 255
+LONGEST_TABLENAME = 48
+"""Of the 63 characters that PostgreSQL keeps of a name, the rest is for our endings."""
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+LOCK_PATIENCE = 30
+
+
+def family_of(dialect: Dialect) -> str:
+    """`sqlite`, `postgresql` or `mysql`, which stands for MariaDB too."""
+    return "mysql" if dialect.name == "mariadb" else dialect.name
+
+
+class ExactText(TypeDecorator[str]):
+    """Text that is equal to itself only, and in the order of its UTF-8 bytes."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        kind: TypeEngine[Any]
+        if family_of(dialect) == "mysql":
+            # Not utf8mb4_bin: to that one, blanks at the end are nothing.
+            mariadb = getattr(dialect, "is_mariadb", False)
+            collation = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
+            if self.length is None:
+                kind = mysql.MEDIUMTEXT(charset="utf8mb4", collation=collation)
+            else:
+                kind = mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation)
+        else:
+            collation_of = {"postgresql": "C"}.get(dialect.name)
+            kind = String(self.length, collation=collation_of)
+        return dialect.type_descriptor(kind)
+
+
+class _BytesAsText(mysql.LONGBLOB):
+    """For aiomysql, which fails on bytes since PyMySQL has renamed what it needed for them.
+
+    The server takes the same bytes from a text, and what is no UTF-8 the driver lets through.
+    """
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[bytes | None], str | None]:
+        def process(value: bytes | None) -> str | None:
+            return None if value is None else value.decode("utf-8", "surrogateescape")
+
+        return process
+
+
+class RecordBytes(TypeDecorator[bytes]):
+    """Bytes of any length."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        kind: TypeEngine[Any] = LargeBinary()
+        if family_of(dialect) == "mysql":
+            kind = _BytesAsText() if dialect.driver == "aiomysql" else mysql.LONGBLOB()
+        return dialect.type_descriptor(kind)
+
+
+class Tables(NamedTuple):
+    """The tables of one store.
+
+    Args:
+        tasks: A row for each task.
+        aside: Unreadable records that a new task of their id took the place of.
+        nodes: A row for each store object that is open, with the last claim it made.
+        meta: The version of the schema.
+    """
+
+    tasks: Table
+    aside: Table
+    nodes: Table
+    meta: Table
+
+
+def check_identifier(name: str, what: str, longest: int = 63) -> str:
+    """The name, if it may stand in SQL. Raises ConfigurationError, which says what is allowed."""
+    if not IDENTIFIER.fullmatch(name) or len(name) > longest:
+        raise ConfigurationError(
+            f"{what} must be a letter or _ and then letters, digits and _, at most {longest} "
+            f"characters in all, not {name!r}."
+        )
+    return name
+
+
+def make_tables(
+    metadata: MetaData | None = None, tablename: str = DEFAULT_TABLENAME, schema: str | None = None
+) -> Tables:
+    """The tables, as objects; nothing is done in any database.
+
+    Args:
+        metadata: Where they are noted down, such as the app's own. Tables of these names that it
+            has already are taken.
+        tablename: Of the tasks; the others begin with it.
+        schema: Where they are; left out: the connection's default.
+
+    Raises:
+        ConfigurationError: A name is not allowed.
+    """
+    metadata = MetaData() if metadata is None else metadata
+    check_identifier(tablename, "tablename", LONGEST_TABLENAME)
+    if schema is not None:
+        check_identifier(schema, "schema")
+    schema = metadata.schema if schema is None else schema
+    options: dict[str, Any] = {"schema": schema, "mysql_engine": "InnoDB"}
+    options |= {"mariadb_engine": "InnoDB"}
+    prefix = f"{schema}." if schema else ""
+
+    def table(ending: str, *columns: Column[Any] | Index) -> Table:
+        name = tablename + ending
+        known = metadata.tables.get(prefix + name)
+        return Table(name, metadata, *columns, **options) if known is None else known
+
+    return Tables(
+        table("", *_task_columns(), Index(f"{tablename}_due", "next_run_us", "added")),
+        table("_aside", *_aside_columns()),
+        table(
+            "_nodes",
+            Column("id", String(64), primary_key=True),
+            Column("claim", String(64), nullable=False),
+            Column("seen_us", BigInteger, nullable=False),
+        ),
+        table(
+            "_meta",
+            Column("name", String(64), primary_key=True),
+            Column("value", Integer, nullable=False),
+        ),
+    )
+
+
+def _task_columns() -> Iterator[Column[Any]]:
+    yield Column("id", ExactText(KEY_LENGTH), primary_key=True)
+    yield Column("next_run_us", BigInteger, nullable=True)
+    yield Column("added", BigInteger, nullable=False)
+    yield Column("rev", BigInteger, nullable=False)
+    yield Column("record", RecordBytes(), nullable=False)
+    for name in ("lower_id", "lower_name", "executor", "trigger_alias", "trigger_class", "search"):
+        yield Column(name, ExactText(), nullable=True)
+
+
+def _aside_columns() -> Iterator[Column[Any]]:
+    yield Column("id", ExactText(KEY_LENGTH), primary_key=True)
+    yield Column("added", BigInteger, primary_key=True, autoincrement=False)
+    yield Column("set_aside_us", BigInteger, primary_key=True, autoincrement=False)
+    yield Column("next_run_us", BigInteger, nullable=True)
+    yield Column("record", RecordBytes(), nullable=False)
+
+
+def _create(connection: Connection, tables: Tables) -> None:
+    existing = inspect(connection)
+    name, schema = tables.tasks.name, tables.tasks.schema
+    if existing.has_table(name, schema=schema):
+        columns = {column["name"] for column in existing.get_columns(name, schema=schema)}
+        if not columns >= {"id", "next_run_us", "added", "rev", "record"}:
+            raise StoreError(
+                f"There is a table {name!r} in the database that is not one of this store; "
+                "give another tablename, or rename the table."
+            )
+    tables.tasks.metadata.create_all(connection, tables=list(tables), checkfirst=True)
+
+
+MIGRATIONS: dict[int, Callable[[Connection, Tables], None]] = {1: _create}
+"""What makes a database of the version before one of this version. Each can be done again, since
+some servers do not take back half of one."""
+
+SCHEMA_VERSION = max(MIGRATIONS)
+
+
+def read_version(connection: Connection, tables: Tables) -> int:
+    """The version of the schema in the database; 0: there is none."""
+    meta = tables.meta
+    if not inspect(connection).has_table(meta.name, schema=meta.schema):
+        return 0
+    found = connection.execute(select(meta.c.value).where(meta.c.name == "version")).scalar()
+    return found or 0
+
+
+def upgrade_tables(
+    connection: Connection, tablename: str = DEFAULT_TABLENAME, schema: str | None = None
+) -> None:
+    """Make the tables of a store, or bring them forward to what this release needs.
+
+    For migrations of your own, with `create_tables=False` for the store:
+    `upgrade_tables(op.get_bind())` in one of Alembic. Several at once wait for each other; on
+    tables that are as they should be nothing is done.
+
+    Args:
+        connection: In a transaction, which the caller commits.
+        tablename, schema: As for the store.
+
+    Raises:
+        StoreError: The tables are those of a newer release, or somebody else's.
+    """
+    upgrade(connection, make_tables(None, tablename, schema))
+
+
+def drop_tables(
+    connection: Connection, tablename: str = DEFAULT_TABLENAME, schema: str | None = None
+) -> None:
+    """Drop the tables of a store, with all tasks, and with the records that were set aside.
+
+    Args:
+        connection, tablename, schema: As for `upgrade_tables`.
+    """
+    tables = make_tables(None, tablename, schema)
+    tables.tasks.metadata.drop_all(connection, tables=list(tables), checkfirst=True)
+
+
+def upgrade(connection: Connection, tables: Tables) -> None:
+    """`upgrade_tables`, for tables that were made already."""
+    with _alone(connection, tables):
+        version = read_version(connection, tables)
+        check_not_newer(version, tables)
+        for number in range(version + 1, SCHEMA_VERSION + 1):
+            MIGRATIONS[number](connection, tables)
+            _write_version(connection, tables.meta, number)
+
+
+def check_not_newer(version: int, tables: Tables) -> None:
+    """Raise StoreError if the schema has a version that this release does not know."""
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"The tables of {tables.tasks.name!r} have the schema version {version}, this release "
+            f"of asyncz knows those up to {SCHEMA_VERSION}; install the newer release that made "
+            "them, or give another tablename."
+        )
+
+
+def _write_version(connection: Connection, meta: Table, number: int) -> None:
+    done = connection.execute(update(meta).where(meta.c.name == "version").values(value=number))
+    if not done.rowcount:
+        connection.execute(insert(meta).values(name="version", value=number))
+
+
+@contextmanager
+def _alone(connection: Connection, tables: Tables) -> Iterator[None]:
+    """Keep others out who do the same. On SQLite the transaction itself does."""
+    family = family_of(connection.dialect)
+    digest = sha256(f"asyncz {tables.tasks.fullname}".encode())
+    if family == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        number = int.from_bytes(digest.digest()[:8], "big", signed=True)
+        connection.execute(select(func.pg_advisory_xact_lock(number)))
+    if family != "mysql":
+        yield
+        return
+    name = digest.hexdigest()[:60]
+    if connection.execute(select(func.get_lock(name, LOCK_PATIENCE))).scalar() != 1:
+        raise StoreError(
+            f"Somebody else has been changing the tables of {tables.tasks.name!r} for "
+            f"{LOCK_PATIENCE} s; try again when that is done."
+        )
+    try:
+        yield
+    finally:
+        connection.execute(select(func.release_lock(name)))
