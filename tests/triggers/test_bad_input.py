@@ -110,7 +110,7 @@ BAD_FIELDS = [
     ({"start_at": "soon"}, "start_at must be a datetime, a date or ISO text"),
     ({"start_at": 5}, "start_at must be a datetime"),
     ({"start_at": "2024-02-02", "end_at": "2024-02-01"}, "end_at=2024-02-01T00:00:00 is before"),
-    ({"jitter": -1}, "jitter must be a number of seconds, 0 or more, not -1"),
+    ({"jitter": -1}, "jitter must be a number of seconds from 0 to 1000000000, not -1"),
     ({"jitter": float("nan")}, "jitter must be"),
     ({"jitter": "5"}, "jitter must be"),
     ({"allow_mistrigger_by_default": "no"}, "allow_mistrigger_by_default must be True or False"),
