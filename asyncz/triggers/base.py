@@ -25,6 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MICROSECOND = timedelta(microseconds=1)
+_MINUTE = timedelta(minutes=1)
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 # How many single steps a search may take where nothing can be computed.
@@ -132,9 +133,11 @@ class BaseTrigger(BaseModel):
         while moment is not None and len(times) < limit:
             if last is not None and in_utc(moment) > last:
                 break
-            # A one-off that is past comes first all the same.
             if in_utc(moment) >= first:
                 times.append(moment)
+            else:
+                # A one-off that is past comes first all the same.
+                moment = first - MICROSECOND
             moment = self.next_base_time(timezone, moment, None)
         return times
 
@@ -324,11 +327,14 @@ def none_off_the_calendar(ask: Callable[P, T]) -> Callable[P, T | None]:
 
 
 def delay(moment: datetime, duration: timedelta) -> datetime:
-    """Return the moment `duration` of elapsed time later, in its own zone."""
+    """Return the moment `duration` of elapsed time later, in its own zone.
+
+    The moment itself where that would be beyond the calendar.
+    """
     zone = moment.tzinfo
-    if zone is None or zone is UTC:
-        return moment + duration
     try:
+        if zone is None or zone is UTC:
+            return moment + duration
         return (moment.astimezone(UTC) + duration).astimezone(zone)
     except OverflowError:
         return moment
@@ -364,6 +370,9 @@ def _rebuild(cls: type[ValueTrigger], arguments: dict[str, Any]) -> ValueTrigger
 
 
 def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime) and (value.utcoffset() or timedelta()) % _MINUTE:
+        # Local mean time, before there were zones; elsewhere its seconds are left out.
+        return value.isoformat()
     return to_jsonable_python(value, fallback=_zone_or_error)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Never
 
 from asyncz.triggers.base import MICROSECOND, BaseTrigger, in_utc, require_moment
@@ -42,7 +43,7 @@ class AndTrigger(CombinationTrigger):
         search: Search,
     ) -> datetime | None:
         result = None
-        while self.triggers:
+        while self.triggers and moment <= search.until:
             latest = None
             agreed = True
             for child in self.triggers:
@@ -100,9 +101,7 @@ class AndTrigger(CombinationTrigger):
     def count(
         self, after: datetime, until: datetime, timezone: tzinfo | None, work: int
     ) -> int | None:
-        if not self.triggers or 0 in self._counts(after, until, timezone, work):
-            return 0
-        return within(work, lambda search: walk([self], after, until, timezone, search))
+        return within(work, lambda s: walk([self], after, timezone, s), in_utc(until))
 
     def describe(self) -> str:
         return _joined(self.triggers, ", and at the same time ") or "never"
@@ -137,7 +136,10 @@ class OrTrigger(CombinationTrigger):
         now: datetime | None,
         search: Search,
     ) -> datetime | None:
-        found = [search.first(c, moment, timezone, previous_time, now) for c in self.triggers]
+        found = [
+            search.part(c, partial(search.first, c, moment, timezone, previous_time, now))
+            for c in self.triggers
+        ]
         return min((time for time in found if time is not None), key=in_utc, default=None)
 
     def latest(
@@ -147,7 +149,10 @@ class OrTrigger(CombinationTrigger):
         timezone: tzinfo | None,
         search: Search,
     ) -> datetime | None:
-        found = [search.last(child, moment, after, timezone) for child in self.triggers]
+        found = [
+            search.part(child, partial(search.last, child, moment, after, timezone))
+            for child in self.triggers
+        ]
         return max((time for time in found if time is not None), key=in_utc, default=None)
 
     def following(
@@ -185,13 +190,23 @@ class OrTrigger(CombinationTrigger):
     def count(
         self, after: datetime, until: datetime, timezone: tzinfo | None, work: int
     ) -> int | None:
-        counts = self._counts(after, until, timezone, work)
-        busy = [count for count in counts if count != 0]
-        if len(busy) <= 1:
+        share = work // max(1, len(self.triggers))
+        busy: list[int | None] = []
+        for child in self.triggers:
+            if isinstance(child, CombinationTrigger):
+                count = child.count(after, until, timezone, share)
+            else:
+                count = child.count_between(after, until, timezone)
+            if count != 0:
+                busy.append(count)
+            if len(busy) == 2:
+                break
+        else:
+            # What is alone agrees with nothing, and need not be gone through.
             return busy[0] if busy else 0
         if any(count is None or count > work for count in busy):
             return None
-        return within(work, lambda s: walk(self.triggers, after, until, timezone, s))
+        return within(work, lambda s: walk(self.triggers, after, timezone, s), in_utc(until))
 
     def describe(self) -> str:
         return _joined(self.triggers, ", or ") or "never"

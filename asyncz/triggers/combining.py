@@ -30,6 +30,8 @@ _COMMON_START = "1970-01-01T00:00:00"
 # What one answer may cost, in questions of the quick kind: some 3 ms, and 10 ms where the clocks
 # change or the changes of years to come have to be found first.
 MOST_WORK = 1_000
+# A part of a search that ends before so much says nothing about its triggers.
+_LEAST_PART = MOST_WORK // 8
 # To go on by a year costs as much as so many questions, and by more than five no more than that.
 _YEAR = 8
 _FAR = 5
@@ -46,10 +48,13 @@ class Search:
     every machine.
     """
 
-    __slots__ = ("_left",)
+    __slots__ = ("_given_up", "_heads", "_left", "until")
 
-    def __init__(self, work: int) -> None:
+    def __init__(self, work: int, until: datetime = LAST_MOMENT) -> None:
         self._left = work
+        self._heads: dict[int, tuple[datetime, datetime]] = {}
+        self._given_up: set[int] = set()
+        self.until = until
 
     def first(
         self,
@@ -60,10 +65,18 @@ class Search:
         now: datetime | None,
     ) -> datetime | None:
         """Return what `child.first_from` returns, or raise `SearchEndedError`."""
+        head = self._heads.get(id(child))
+        if head is not None and head[0] <= moment <= in_utc(head[1]):
+            # Asked before, and still to come.
+            self._pay(1)
+            return head[1]
         if isinstance(child, CombinationTrigger):
-            return child.earliest(moment, timezone, previous_time, now, self)
-        found = child.first_from(moment, timezone, previous_time, now)
-        self._pay(child, moment, found)
+            found = child.earliest(moment, timezone, previous_time, now, self)
+        else:
+            found = child.first_from(moment, timezone, previous_time, now)
+            self._pay(_cost(child, moment, found))
+        if found is not None:
+            self._heads[id(child)] = moment, found
         return found
 
     def last(
@@ -77,12 +90,34 @@ class Search:
         if isinstance(child, CombinationTrigger):
             return child.latest(moment, after, timezone, self)
         found = child.last_before(moment, after=after, timezone=timezone)
-        self._pay(child, moment, found)
+        self._pay(_cost(child, moment, found))
         return found
 
-    def _pay(self, child: BaseTrigger, moment: datetime, found: datetime | None) -> None:
-        years = 0 if found is None else abs(found.year - moment.year)
-        self._left -= child.search_cost + _YEAR * min(years, _FAR)
+    def part(self, child: BaseTrigger, ask: Callable[[], datetime | None]) -> datetime | None:
+        """Return the answer of one of several that do without each other.
+
+        A combination among them that finds nothing for half of what is left counts as none, so
+        that it does not take the others with it.
+        """
+        if not isinstance(child, CombinationTrigger):
+            return ask()
+        if id(child) in self._given_up:
+            self._pay(1)
+            return None
+        kept = self._left // 2
+        self._left -= kept
+        try:
+            return ask()
+        except SearchEndedError:
+            if kept < _LEAST_PART:
+                raise
+            self._given_up.add(id(child))
+            return None
+        finally:
+            self._left = max(self._left, 0) + kept
+
+    def _pay(self, cost: int) -> None:
+        self._left -= cost
         if self._left < 0:
             raise SearchEndedError
 
@@ -204,17 +239,6 @@ class CombinationTrigger(ValueTrigger):
         after, until = require_moment(after, None), require_moment(until, None)
         return self.count(after, until, timezone, MOST_WORK)
 
-    def _counts(
-        self, after: datetime, until: datetime, timezone: tzinfo | None, work: int
-    ) -> list[int | None]:
-        share = work // max(1, len(self.triggers))
-        return [
-            child.count(after, until, timezone, share)
-            if isinstance(child, CombinationTrigger)
-            else child.count_between(after, until, timezone)
-            for child in self.triggers
-        ]
-
     def _record(self, *, json: bool) -> dict[str, Any]:
         record = super()._record(json=json)
         record["triggers"] = [child._record(json=json) for child in self.triggers]
@@ -224,33 +248,36 @@ class CombinationTrigger(ValueTrigger):
         return f"{self.alias}[{', '.join(str(child) for child in self.triggers)}]"
 
 
-def within(work: int, ask: Callable[[Search], T]) -> T | None:
-    """Return the answer of a search, None when it would cost more than `work`."""
+def within(work: int, ask: Callable[[Search], T], until: datetime = LAST_MOMENT) -> T | None:
+    """Return the answer of a search up to `until`, None when it would cost more than `work`."""
     try:
-        return ask(Search(work))
+        return ask(Search(work, until))
     except SearchEndedError:
         return None
+
+
+def _cost(child: BaseTrigger, moment: datetime, found: datetime | None) -> int:
+    years = 0 if found is None else abs(found.year - moment.year)
+    return child.search_cost + _YEAR * min(years, _FAR)
 
 
 def walk(
     triggers: Sequence[BaseTrigger],
     after: datetime,
-    until: datetime,
     timezone: tzinfo | None,
     search: Search,
 ) -> int:
-    """Return how many times t of any of the triggers there are with after < t <= until."""
-    last, count = in_utc(until), 0
-    moment = in_utc(after)
+    """Return how many times of any of the triggers come after `after` in the search."""
+    moment, count = in_utc(after), 0
     heads: list[datetime | None] = [moment] * len(triggers)
     while True:
         # Only those that are at this time have to go on.
         for number, child in enumerate(triggers):
             if heads[number] == moment:
-                found = search.first(child, moment + MICROSECOND, timezone, moment, until)
+                found = search.first(child, moment + MICROSECOND, timezone, moment, search.until)
                 heads[number] = None if found is None else in_utc(found)
         moment = min((head for head in heads if head is not None), default=LAST_MOMENT)
-        if moment > last or moment == LAST_MOMENT:
+        if moment > search.until or moment == LAST_MOMENT:
             return count
         count += 1
 
