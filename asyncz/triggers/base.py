@@ -192,8 +192,11 @@ class BaseTrigger(BaseModel):
         return self._record(json=info.mode_is_json())
 
     def _record(self, *, json: bool) -> dict[str, Any]:
+        return self._record_of(self._arguments(), json=json)
+
+    def _record_of(self, arguments: Mapping[str, Any], *, json: bool) -> dict[str, Any]:
         record: dict[str, Any] = {"type": self.alias}
-        for name, value in self._arguments().items():
+        for name, value in arguments.items():
             record[name] = _jsonable(value) if json else value
         return record
 

@@ -240,7 +240,9 @@ class CombinationTrigger(ValueTrigger):
         return self.count(after, until, timezone, MOST_WORK)
 
     def _record(self, *, json: bool) -> dict[str, Any]:
-        record = super()._record(json=json)
+        # Without the triggers at first: written twice on each level, they would take for ever.
+        others = {n: value for n, value in self._arguments().items() if n != "triggers"}
+        record = self._record_of(others, json=json)
         record["triggers"] = [child._record(json=json) for child in self.triggers]
         return record
 
