@@ -63,7 +63,7 @@ class StoreLane:
         self._failures = 0
         self._guard = None if store.in_process else asyncio.Lock()
         self._timer: Timer | None = None
-        self._wake_at = float("inf")
+        self._wake_at = float("inf")  # of the clock's `monotonic`: the wall clock may be set
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
@@ -86,7 +86,10 @@ class StoreLane:
 
     def wake_for(self, moment: datetime | None) -> None:
         """A task is due at `moment` now: make sure that the lane is awake by then."""
-        if moment is not None and moment.timestamp() < self._wake_at:
+        if moment is None:
+            return
+        clock = self._engine.clock
+        if moment.timestamp() - clock.now().timestamp() < self._wake_at - clock.monotonic():
             self.wakeup()
 
     def start_timer(self, delay: float | None) -> None:
@@ -94,7 +97,7 @@ class StoreLane:
         self.stop_timer()
         if delay is not None:
             clock = self._engine.clock
-            self._wake_at = clock.now().timestamp() + delay
+            self._wake_at = clock.monotonic() + delay
             self._timer = clock.call_later(self._engine.loop, delay, self.wakeup)
 
     def stop_timer(self) -> None:
@@ -199,7 +202,10 @@ class StoreLane:
             try:
                 executor = executors.get(task.executor) or engine.executor(str(task.executor))  # type: ignore[arg-type]  # None is none of them
                 steps.append((task, plan_task(task, now, timezone, max_catchup), executor))
-            except Exception as exc:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as exc:
+                # A trigger's SystemExit would end the app, its CancelledError the pass.
                 self._hold(str(task.id), exc)
                 passed_over.add(str(task.id))
             if time() > deadline:
@@ -245,7 +251,7 @@ class StoreLane:
                 )
             )
 
-    def _hold(self, task_id: str, error: Exception) -> None:
+    def _hold(self, task_id: str, error: BaseException) -> None:
         engine = self._engine
         text = f"{type(error).__name__}: {reason(error)}"
         if self.holds.hold(task_id, text, engine.clock.monotonic()):
