@@ -74,13 +74,15 @@ def make_old(place: Place) -> None:
 
 async def leave_half_added(place: Place, count: int = MANY) -> None:
     """Be killed while adding."""
-    async with AsyncMongoClient[Any](place.url) as client:
-        async with open_stores(place, 1, client=client, uri=None) as [store]:
-            adding = asyncio.ensure_future(store.add_tasks(many(count)))
-            await until(lambda: staged(place) > 0)
-            adding.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await adding
+    async with (
+        AsyncMongoClient[Any](place.url) as client,
+        open_stores(place, 1, client=client, uri=None) as [store],
+    ):
+        adding = asyncio.ensure_future(store.add_tasks(many(count)))
+        await until(lambda: staged(place) > 0)
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
     inserts = {"currentOp": 1, "op": "insert", "ns": f"{place.name}.tasks"}
     await until(lambda: not place.client.admin.command(inserts)["inprog"])
     assert staged(place) > 0
