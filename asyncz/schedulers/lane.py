@@ -64,6 +64,7 @@ class StoreLane:
         self._guard = None if store.in_process else asyncio.Lock()
         self._timer: Timer | None = None
         self._wake_at = float("inf")
+        self._due_meanwhile = float("inf")
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
@@ -86,7 +87,12 @@ class StoreLane:
 
     def wake_for(self, moment: datetime | None) -> None:
         """A task is due at `moment` now: make sure that the lane is awake by then."""
-        if moment is not None and moment.timestamp() < self._wake_at:
+        if moment is None:
+            return
+        if self._turn is not None:
+            # Not a pass more for each of many tasks that are added one after the other.
+            self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
+        elif moment.timestamp() < self._wake_at:
             self.wakeup()
 
     def start_timer(self, delay: float | None) -> None:
@@ -132,7 +138,14 @@ class StoreLane:
             # Whatever happened, the scheduler must not sleep for ever.
             self._turn = None
             if not self._stopped:
-                self.start_timer(delay)
+                self.start_timer(self._until_next(delay))
+
+    def _until_next(self, delay: float | None) -> float | None:
+        """The delay that a pass asks for, shorter if a task added meanwhile is due sooner."""
+        moment, self._due_meanwhile = self._due_meanwhile, float("inf")
+        if delay is None or moment == float("inf"):
+            return delay
+        return min(delay, max(0.0, moment - self._engine.clock.now().timestamp()))
 
     async def process(self) -> float | None:
         """One pass. Returns the seconds until the next one is needed; None: not by time."""

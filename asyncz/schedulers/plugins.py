@@ -35,9 +35,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "store": {
         "memory": "asyncz.stores.memory:MemoryStore",
         "file": "asyncz.stores.file:FileStore",
+        "sqlalchemy": "asyncz.stores.sqlalchemy:SQLAlchemyStore",
+        "redis": "asyncz.stores.redis:RedisStore",
         "mongo": "asyncz.stores.mongo:MongoDBStore",
         "mongodb": "asyncz.stores.mongo:MongoDBStore",
-        "sqlalchemy": "asyncz.stores.sqlalchemy:SQLAlchemyStore",
     },
 }
 BASES: dict[str, type] = {"trigger": BaseTrigger, "executor": BaseExecutor, "store": BaseStore}

@@ -174,7 +174,8 @@ class RecordIndex:
     def next_order(self) -> int:
         """The order of a task that is added now: higher than all that were ever seen."""
         # The time of day keeps it above those of records that cannot be read at the moment.
-        return max(self._last_order + 1, nanoseconds_now() // 1000)
+        self._last_order = max(self._last_order + 1, nanoseconds_now() // 1000)
+        return self._last_order
 
     def build(self, entry: Entry) -> Task | None:
         """A new task of the entry's record; None, and quarantine, if it makes none any more."""

@@ -9,7 +9,7 @@ from asyncz.tasks.query import TaskSummary
 
 __all__ = ["Place", "Row", "Slices", "Step", "StoredRow"]
 
-SLICE = 0.004
+SLICE = 0.002
 """Seconds of reading or writing records before the event loop gets its turn."""
 
 

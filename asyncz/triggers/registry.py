@@ -42,7 +42,7 @@ def load_trigger(
     Raises `LookupError` for a type that is not known and `ValueError` for a record that is not
     one or does not fit its type. Nothing is ever imported by a name from the record.
     """
-    return _load(record, TRIGGER_TYPES if types is None else {**TRIGGER_TYPES, **types}, 0)
+    return _load(record, {} if types is None else types, 0)
 
 
 def _load(record: Any, types: Mapping[str, type[BaseTrigger]], depth: int) -> BaseTrigger:
@@ -55,11 +55,10 @@ def _load(record: Any, types: Mapping[str, type[BaseTrigger]], depth: int) -> Ba
         raise ValueError(f"a trigger's record is nested more than {_DEEPEST} deep")
     fields = dict(record)
     name = fields.pop("type")
-    cls = types.get(name)
+    cls = types.get(name) or TRIGGER_TYPES.get(name)
     if cls is None:
-        raise LookupError(
-            f"unknown trigger type {name[:80]!r}; known are {', '.join(sorted(types))}"
-        )
+        known = ", ".join(sorted({*TRIGGER_TYPES, *types}))
+        raise LookupError(f"unknown trigger type {name[:80]!r}; known are {known}")
     children = fields.get("triggers")
     if issubclass(cls, CombinationTrigger) and isinstance(children, (list, tuple)):
         fields["triggers"] = [
