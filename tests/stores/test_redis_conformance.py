@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from services.redis import new_keys
 
 from asyncz.stores.base import BaseStore
 from asyncz.stores.redis import RedisStore
 from asyncz.testing.store_suite import PersistentStoreConformance
+from tests.services.redis import new_keys
 
 
 class TestRedisStore(PersistentStoreConformance):
