@@ -6,6 +6,7 @@ A subclass moves rows; everything about tasks is here. Its operations are those 
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence, Set
 from datetime import datetime
@@ -212,8 +213,10 @@ class RecordStore(SerializingStore):
             async for _, task in self._tasks_of(rows):
                 if task is not None and task.id not in exclude:
                     due.append(task)
-                    if len(due) == limit:
-                        return due
+            # Reading them was one piece of work; what is done with them is another.
+            await asyncio.sleep(0)
+            if limit is not None and len(due) >= limit:
+                return due[:limit]
         return due
 
     async def get_next_run_time(self, after: datetime | None = None) -> datetime | None:
