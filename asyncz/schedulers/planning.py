@@ -7,7 +7,7 @@ back once a year.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncz.exceptions import TaskOptionError
 from asyncz.tasks.base import Task
@@ -58,13 +58,14 @@ def run_time_after(
     Raises:
         PlanningError: What it gave is no instant, as can happen with a trigger of somebody else's.
     """
-    moment = trigger.get_next_trigger_time(timezone, previous, now)
+    moment: Any = trigger.get_next_trigger_time(timezone, previous, now)
     if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
         raise PlanningError(
             f"The trigger {type(trigger).__name__} of the task {task_id!r} gave {moment!r} as a "
             "run time; it must be a datetime with a time zone, or None."
         )
-    return moment
+    found: datetime | None = moment
+    return found
 
 
 def plan_task(task: Task, now: datetime, timezone: tzinfo, max_catchup: int) -> Plan:

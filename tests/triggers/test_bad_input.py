@@ -286,10 +286,10 @@ HUGE_INPUT: tuple[Callable[[], object], ...] = (
 def test_huge_input_is_refused_at_once(make: Callable[[], object]) -> None:
     spent = []
     for _ in range(4):
-        began = time.perf_counter()
+        began = time.thread_time()  # of this thread alone: the machine may be busy
         with pytest.raises((ValueError, LookupError)) as caught:
             make()
-        spent.append(time.perf_counter() - began)
+        spent.append(time.thread_time() - began)
 
     assert len(str(caught.value)) < 600
     # About a millisecond at most where nothing else runs, with the making of the input.
