@@ -141,9 +141,9 @@ def test_no_question_to_a_combination_holds_the_loop(name: str) -> None:
     for question, ask in questions.items():
         spent = []
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.thread_time()
             ask()
-            spent.append(time.perf_counter() - began)
+            spent.append(time.thread_time() - began)
         quickest[question] = min(spent)
 
     # A few milliseconds where nothing else runs; each of these took up to minutes unbounded.
@@ -231,9 +231,9 @@ def test_writing_a_deep_combination_costs_as_much_as_its_triggers() -> None:
 
     spent = []
     for _ in range(4):
-        began = time.perf_counter()
+        began = time.thread_time()
         trigger.model_dump(mode="json")
-        spent.append(time.perf_counter() - began)
+        spent.append(time.thread_time() - began)
 
     # A second when each level doubles the work, a tenth of a millisecond when it adds to it.
     assert min(spent) < 0.05
