@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import random
 from typing import Any, Protocol, TypeVar
 
@@ -174,18 +174,16 @@ class OwnDatabase:
             pass
 
     async def run(self, work: Work[R], transaction: bool = False) -> R:
-        trying = self._try(work, transaction)
         if self._home is not None:
-            return await self._at_home(trying)
-        if self._shields:
-            return await asyncio.shield(asyncio.ensure_future(trying))
-        return await trying
+            return await self._at_home(self._home, work, transaction)
+        trying = self._try(work, transaction)
+        return await (asyncio.shield(asyncio.ensure_future(trying)) if self._shields else trying)
 
-    async def _at_home(self, trying: Coroutine[Any, Any, R]) -> R:
+    async def _at_home(
+        self, home: asyncio.AbstractEventLoop, work: Work[R], transaction: bool
+    ) -> R:
         """Do it on the loop that the caller's engine belongs to."""
-        home = self._home
-        if home is None or home.is_closed():
-            trying.close()
+        if home.is_closed():
             raise StoreError(
                 f"The event loop that the engine of the store {self._alias!r} belongs to is "
                 "closed; make the engine in the loop that the app runs on."
@@ -195,7 +193,7 @@ class OwnDatabase:
 
         async def begin() -> R:
             here.call_soon_threadsafe(begun.set)
-            return await trying
+            return await self._try(work, transaction)
 
         result = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), home))
         try:
