@@ -125,8 +125,12 @@ class RedisCalls:
                     self._free.append(slot)
 
     async def command(self, *words: str) -> Any:
-        """Send another command, once."""
-        return await self._on_its_loop(words)
+        """Send another command to the only server, once. Raises StoreError."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._on_its_loop(words, [])
+        except (RedisError, *LOST) as exc:
+            raise self._error(exc, False) from exc
 
     async def forget(self) -> None:
         """Remove what the server remembers for this store."""
@@ -134,7 +138,7 @@ class RedisCalls:
         self._free.clear()
         if keys:
             async with asyncio.timeout(FAREWELL):
-                await self._on_its_loop(["UNLINK", *keys])
+                await self._on_its_loop(["UNLINK", *keys], [])
 
     def _key(self, name: str, slot: Slot, batch: bytes) -> bytes:
         if name == "call":
@@ -161,26 +165,37 @@ class RedisCalls:
             delay = min(2 * delay, LAST_DELAY)
 
     async def _try(self, script: Script, values: Sequence[Any]) -> Any:
-        async with asyncio.timeout(self.timeout):
-            count = len(script.keys)
-            try:
-                return await self._on_its_loop(["EVALSHA", script.sha, count, *values])
-            except NoScriptError:
-                # The server was restarted, or its scripts were flushed; this one it keeps again.
-                return await self._on_its_loop(["EVAL", script.text, count, *values])
+        begun: list[bool] = []
+        try:
+            async with asyncio.timeout(self.timeout):
+                count = len(script.keys)
+                try:
+                    return await self._on_its_loop(["EVALSHA", script.sha, count, *values], begun)
+                except NoScriptError:
+                    # The server was restarted, or its scripts were flushed; it keeps this one.
+                    return await self._on_its_loop(["EVAL", script.text, count, *values], begun)
+        except TimeoutError as exc:
+            if begun:
+                raise
+            raise StoreError(
+                f"The store {self.alias!r}: the event loop that its client belongs to is blocked. "
+                "If it is start() that blocks it, use NativeAsyncIOScheduler, or give the store "
+                "a url in place of the client."
+            ) from exc
 
-    async def _on_its_loop(self, words: Sequence[Any]) -> Any:
+    async def _on_its_loop(self, words: Sequence[Any], begun: list[bool]) -> Any:
         if asyncio.get_running_loop() is self.loop:
-            return await self._execute(words)
+            return await self._execute(words, begun)
         if not self.loop.is_running():
             raise StoreError(
                 f"The store {self.alias!r}: the event loop that its client belongs to is not "
                 "running any more; make the client on the loop that it is used on."
             )
-        future = asyncio.run_coroutine_threadsafe(self._execute(words), self.loop)
+        future = asyncio.run_coroutine_threadsafe(self._execute(words, begun), self.loop)
         return await asyncio.wrap_future(future)
 
-    async def _execute(self, words: Sequence[Any]) -> Any:
+    async def _execute(self, words: Sequence[Any], begun: list[bool]) -> Any:
+        begun.append(True)
         # The client may be set up to make text of answers; ours are bytes.
         return await self.client.execute_command(*words, NEVER_DECODE=True)
 
@@ -221,5 +236,7 @@ def _may_have_been_made(error: Exception) -> bool:
 def _words_of(error: Exception) -> str:
     text = str(error).strip().rstrip(".")
     words = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    hint = HINTS.get(type(error))
+    # What a script may not do is no error of its own.
+    kind = NoPermissionError if "can't run this command" in text else type(error)
+    hint = HINTS.get(kind)
     return f"{words} ({hint})" if hint else words
