@@ -148,6 +148,33 @@ async def test_a_change_that_stays_unanswered_says_that_it_may_have_been_made(
         server.thaw()
 
 
+async def test_steps_asked_for_again_after_an_error_get_the_answer_that_was_lost(
+    server: RedisServer,
+) -> None:
+    async with opened(url=server.url, timeout=0.2, retry_timeout=0.5) as store:
+        await store.add_tasks([make_task("a"), make_task("b")])
+        steps = [
+            TaskAdvance(make_task("a"), NOON, after(60)),
+            TaskAdvance(make_task("b"), NOON, None),
+            TaskAdvance(make_task("c"), NOON, None),
+        ]
+        server.freeze()
+        with raises(StoreTimeoutError, "'tasks'"):
+            await store.advance_tasks(steps)
+        server.thaw()
+        assert await store.get_due_tasks(NOON) == []  # they were made all the same
+        assert await store.advance_tasks(steps) == [True, True, False]
+        assert await store.advance_tasks(steps) == [False, False, False]
+
+
+async def test_a_store_whose_server_is_gone_can_be_shut_down(server: RedisServer) -> None:
+    store = RedisStore(url=server.url)
+    await store.start(SuiteHost(), "tasks")
+    await store.add_task(make_task("a"))
+    server.kill()
+    await store.shutdown()
+
+
 async def test_what_a_frozen_server_did_not_answer_it_does_once(server: RedisServer) -> None:
     async with opened(url=server.url, timeout=0.2) as store:
         await store.add_task(make_task("a"))
