@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -31,6 +31,7 @@ SHARED = "redis://127.0.0.1:6379/0"
 HIGHEST = 55_000
 """Of the ports: a node of a cluster has another one, 10,000 higher."""
 SLOTS = 16_384
+KEYS_IN_SLOT = ("CLUSTER", "GETKEYSINSLOT")
 
 
 def redis_program() -> str:
@@ -65,13 +66,14 @@ def redis_url() -> str:
 def new_keys() -> Iterator[dict[str, Any]]:
     """Options of a store for keys of its own on the shared server; they are removed in the end."""
     name = f"asyncz-test-{os.urandom(6).hex()}"
+    url = redis_url()
     options = {
-        "url": redis_url(),
+        "url": url,
         "tasks_key": f"{{{name}}}.tasks",
         "run_times_key": f"{{{name}}}.run_times",
     }
     yield options
-    with Redis.from_url(options["url"]) as client:
+    with Redis.from_url(url) as client:
         left = list(client.scan_iter(f"*{name}*", count=1_000))
         if left:
             client.unlink(*left)
@@ -177,6 +179,21 @@ class RedisClusterServers:
             self.close()
             raise
         return self
+
+    def move_slot(self, slot: int) -> None:
+        """Give a slot that has keys to another node, with them."""
+        with ExitStack() as stack:
+            clients = [stack.enter_context(server.client()) for server in self.servers]
+            names = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]
+            keys = [client.execute_command(*KEYS_IN_SLOT, slot, 1_000) for client in clients]
+            source = next(number for number, found in enumerate(keys) if found)
+            target = (source + 1) % len(clients)
+            set_slot = ("CLUSTER", "SETSLOT", slot)
+            clients[target].execute_command(*set_slot, "IMPORTING", names[source])
+            clients[source].execute_command(*set_slot, "MIGRATING", names[target])
+            clients[source].migrate("127.0.0.1", self.servers[target].port, keys[source], 0, 5_000)
+            for client in (clients[target], clients[source], *clients):
+                client.execute_command(*set_slot, "NODE", names[target])
 
     def close(self) -> None:
         """End all of them."""
