@@ -203,7 +203,7 @@ class Engine:
         if alias in self.executors:
             raise ConflictError(f"There is an executor {alias!r} already.")
         if self.bridge.loop is not None:
-            executor.start(self.facade, alias)
+            await finished(executor.start(self.facade, alias))  # type: ignore[func-returns-value]
         self.executors[alias] = executor
         self.dispatch(SchedulerEvent(code=EXECUTOR_ADDED, alias=alias))
         self.wakeup()

@@ -60,7 +60,8 @@ class Lifecycle:
             await engine.add_executor(DEFAULT, engine.facade.create_default_executor())
             begun.append(engine.executors[DEFAULT])
         for alias, executor in engine.executors.items():
-            if executor not in begun:
+            # Not `in`: to Pydantic two executors with the same options are equal.
+            if not any(executor is one for one in begun):
                 await finished(executor.start(engine.facade, alias))  # type: ignore[func-returns-value]
                 begun.append(executor)
 

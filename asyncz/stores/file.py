@@ -87,7 +87,7 @@ class FileStore(SerializingStore):
 
     async def add_task(self, task: Task) -> None:
         self.check_task_id(task.id)
-        await self._submit(partial(self._started.add, task))
+        await self._submit(partial(self._started.add, task, self._check_room))
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         """Keep several tasks: all of them, or none.

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from inspect import isawaitable
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -110,10 +109,13 @@ class Link:
 
     async def close(self) -> None:
         """Close the client if it is ours."""
-        if self._is_ours:
-            closing = self._client.close()
-            if isawaitable(closing):
-                await closing
+        if not self._is_ours:
+            return
+        if isinstance(self._client, pymongo.AsyncMongoClient):
+            await self._client.close()
+        else:
+            # Motor's says good-bye to the server before it returns.
+            await asyncio.to_thread(self._client.close)
 
     async def _elsewhere(
         self, work: Callable[[], Awaitable[T]], home: asyncio.AbstractEventLoop

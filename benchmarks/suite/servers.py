@@ -37,7 +37,7 @@ SERVERS: dict[str, Callable[[], Any]] = {
     "postgresql": lambda: _started("postgresql", "PostgreSQLServer"),
     "mariadb": lambda: _started("mariadb", "MariaDBServer"),
     "redis": lambda: _started("redis", "RedisServer"),
-    "mongodb": lambda: _started("mongodb", "MongoServer", in_memory=False),
+    "mongodb": lambda: _started("mongodb", "MongoServer"),
 }
 
 

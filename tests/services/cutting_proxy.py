@@ -23,6 +23,7 @@ class CuttingProxy:
         self._word: bytes | None = None
         self._times = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None] | None] = set()
         self.port = 0
         self.lost = 0
 
@@ -37,6 +38,8 @@ class CuttingProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        here = asyncio.current_task()
+        self._connections.add(here)
         to_reader, to_writer = await asyncio.open_connection(*self._address)
         state = {"cut": False}
         self._writers |= {writer, to_writer}
@@ -50,6 +53,7 @@ class CuttingProxy:
             for end in (writer, to_writer):
                 end.close()
             self._writers -= {writer, to_writer}
+            self._connections.discard(here)
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: dict[str, bool]
@@ -73,10 +77,12 @@ class CuttingProxy:
             await writer.drain()
         raise ConnectionResetError
 
-    def hang_up(self) -> None:
+    async def hang_up(self) -> None:
         """Cut all connections."""
-        for writer in self._writers:
-            writer.close()
+        while ends := [connection for connection in self._connections if connection is not None]:
+            for writer in self._writers:
+                writer.close()
+            await asyncio.wait(ends, timeout=0.1)
 
 
 @asynccontextmanager
@@ -88,6 +94,6 @@ async def cutting_proxy(address: tuple[str, int]) -> AsyncIterator[CuttingProxy]
     try:
         yield proxy
     finally:
-        proxy.hang_up()
         server.close()
+        await proxy.hang_up()
         await server.wait_closed()
