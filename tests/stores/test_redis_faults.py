@@ -29,7 +29,10 @@ def server() -> Iterator[RedisServer]:
 
 @pytest_asyncio.fixture
 async def proxy(server: RedisServer) -> AsyncIterator[CuttingProxy]:
-    """One before it."""
+    """One before it, which knows all scripts: no reply that is lost says that it does not."""
+    with server.client() as client:
+        for script in scripts.values():
+            assert client.script_load(script.text) in (script.sha, script.sha.encode())
     async with cutting_proxy(("127.0.0.1", server.port)) as made:
         yield made
 
@@ -133,7 +136,7 @@ async def test_a_read_whose_connection_is_cut_is_made_again(proxy: CuttingProxy)
         await store.add_task(make_task("a"))
         lose(proxy, "page")
         assert ids_of(await store.get_due_tasks(NOON)) == ["a"]
-        proxy.hang_up()
+        await proxy.hang_up()
         assert ids_of(await store.get_due_tasks(NOON)) == ["a"]
 
 
