@@ -34,5 +34,4 @@ class TestRedisStore(PersistentStoreConformance):
 
     async def ask(self, command: str, *words: bytes) -> Any:
         async with Redis.from_url(self.options["url"]) as client:
-            sent = client.execute_command(command, self.options["tasks_key"], *words)  # type: ignore[no-untyped-call]
-            return await sent
+            return await client.execute_command(command, self.options["tasks_key"], *words)  # type: ignore[no-untyped-call]
