@@ -23,7 +23,7 @@ from asyncz.triggers import (
     load_trigger,
 )
 
-from .strategies import ORDINARY, moments
+from .strategies import ORDINARY, SLOW, moments
 
 NOW = datetime(2026, 3, 1, 10, 17, 23, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -62,7 +62,7 @@ def _happens_at(trigger: BaseTrigger, moment: datetime) -> bool:
     return trigger.first_from(moment, UTC, None, moment) == moment
 
 
-@ORDINARY
+@SLOW
 @given(st.sampled_from(("and", "or")), st.lists(records, min_size=1, max_size=3), moments())
 def test_combinations_have_the_times_of_looking_at_every_hour(
     kind: str, triggers: list[dict[str, Any]], moment: datetime
