@@ -15,7 +15,15 @@ from asyncz.stores.mongo import MongoDBStore
 from asyncz.testing.store_suite_tools import SuiteHost
 from tests.services.mongodb import MongoServer, mongodb_url, warm_motor
 
-__all__ = ["Place", "mongo_place", "mongodb_url", "open_stores", "standalone", "standalone_place"]
+__all__ = [
+    "Place",
+    "mongo_place",
+    "mongodb_url",
+    "open_stores",
+    "place_on",
+    "standalone",
+    "standalone_place",
+]
 
 Document = dict[str, Any]
 

@@ -7,12 +7,14 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from pymongo import AsyncMongoClient
 
+from asyncz import NativeAsyncIOScheduler
 from asyncz.exceptions import ConflictIdError, StoreError, TaskLookupError
 from asyncz.stores.base import TaskAdvance
 from asyncz.stores.mongo import MongoDBStore
@@ -35,6 +37,8 @@ __all__ = ["mongo_place", "mongodb_url", "standalone", "standalone_place"]
 
 MANY = 3_000
 PATIENCE = 10.0
+FOR_A_WHILE = 1.5
+"""Seconds for which a server is away."""
 KINDS = ("replica set", "standalone")
 
 
@@ -335,5 +339,39 @@ async def test_a_killed_server_that_comes_back_has_everything(
         assert len(due) == 300
         assert all(await store.advance_tasks([TaskAdvance(task, NOON, None) for task in due]))
         await store.shutdown()
+    finally:
+        server.close()
+
+
+RUNS: list[str] = []
+
+
+def note(task_id: str) -> None:
+    """The callable of the tasks below."""
+    RUNS.append(task_id)
+
+
+@pytest.mark.parametrize("misfortune", ["kill", "freeze"])
+async def test_what_is_due_while_the_server_is_away_runs_once(
+    misfortune: str, mongo_place: Place
+) -> None:
+    RUNS.clear()
+    server = MongoServer().start()
+    store = MongoDBStore(uri=server.url, allowed_callables=("*:note",))
+    try:
+        async with NativeAsyncIOScheduler(stores={"default": store}) as scheduler:
+            due = datetime.now(UTC) + timedelta(seconds=1)
+            for number in range(300):
+                options = {"id": f"t{number}", "args": [f"t{number}"]}
+                await scheduler.aadd_task(note, "date", run_at=due, **options)
+            await until(lambda: bool(RUNS) or datetime.now(UTC) > due)
+            getattr(server, misfortune)()
+            await asyncio.sleep(FOR_A_WHILE)
+            await asyncio.to_thread(server.start if misfortune == "kill" else server.thaw)
+            back = time.monotonic()
+            await until(lambda: len(set(RUNS)) == 300)
+            assert time.monotonic() - back < 2, time.monotonic() - back
+            assert await scheduler.aget_task_infos() == []
+        assert sorted(RUNS) == sorted(f"t{number}" for number in range(300))
     finally:
         server.close()
