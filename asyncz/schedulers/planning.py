@@ -59,7 +59,7 @@ def run_time_after(
         PlanningError: What it gave is no instant, as can happen with a trigger of somebody else's.
     """
     moment = trigger.get_next_trigger_time(timezone, previous, now)
-    if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+    if moment is not None and getattr(moment, "tzinfo", None) is None:
         raise PlanningError(
             f"The trigger {type(trigger).__name__} of the task {task_id!r} gave {moment!r} as a "
             "run time; it must be a datetime with a time zone, or None."
