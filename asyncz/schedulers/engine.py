@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Mapping
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -255,6 +256,19 @@ class Engine:
         if lock is not None and not self._holds_machine:
             self._holds_machine = lock.acquire(timeout=0)
         return lock is None or self._holds_machine
+
+    def check_lock_path(self) -> None:
+        """Raise ConfigurationError if the lock file of `lock_path` cannot be opened."""
+        lock = self._machine_lock
+        try:
+            if lock is not None and lock.acquire(timeout=0):
+                lock.release()
+        except OSError as exc:
+            raise ConfigurationError(
+                f"lock_path {os.fspath(self.settings.lock_path or '')!r} cannot be opened: "
+                f"{exc.strerror}. It must name a file in a directory that exists and that this "
+                "process may write to."
+            ) from exc
 
     def release_machine(self) -> None:
         """Let another scheduler with the same `lock_path` take over."""

@@ -39,6 +39,7 @@ class Lifecycle:
         engine.live_on(app_loop)
         begun: list[BaseExecutor] = []
         try:
+            engine.check_lock_path()
             await self._start_executors(begun)
             await self._start_stores()
             await self._declare_pending()
