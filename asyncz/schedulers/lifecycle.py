@@ -9,15 +9,19 @@ from typing import Any
 from asyncz.enums import SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import SCHEDULER_SHUTDOWN, SCHEDULER_STARTED
-from asyncz.exceptions import AsynczException, StoreTimeoutError
+from asyncz.exceptions import AsynczException, StoreError, StoreInUseError, StoreTimeoutError
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.engine import DEFAULT, Declaration, Engine, finished
 from asyncz.schedulers.operations import Operations
 from asyncz.schedulers.submission import submit
+from asyncz.stores.base import BaseStore
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 __all__ = ["Lifecycle"]
 
+FIRST_PAUSE = 0.1
+"""Seconds between the first two tries of a store that cannot be reached at start."""
 FAREWELL = 1.0
 """Seconds kept back, of the shutdown timeout, for the steps after the runs were ended."""
 
@@ -68,15 +72,40 @@ class Lifecycle:
         engine = self._engine
         if DEFAULT not in engine.stores:
             await engine.add_store(DEFAULT, engine.facade.create_default_store())
+        deadline = engine.loop.time() + engine.settings.startup_timeout
         for alias, store in engine.stores.items():
-            try:
-                await engine.open_store(alias, store)
-            except TimeoutError as exc:
-                raise StoreTimeoutError(
-                    f"The store {alias!r} did not start within "
-                    f"{engine.settings.store_timeout} s (store_timeout)."
-                ) from exc
+            await self._open_store(alias, store, deadline)
         engine.stores_open = True
+
+    async def _open_store(self, alias: str, store: BaseStore, deadline: float) -> None:
+        """Start a store; again, with back-off, while it cannot be reached, until the deadline."""
+        engine = self._engine
+        settings, pause, limit = engine.settings, FIRST_PAUSE, engine.settings.store_timeout
+        while True:
+            try:
+                await self._open_once(alias, store, limit)
+                return
+            except (StoreError, OSError) as exc:
+                left = self._left(deadline)
+                if left <= pause or store.in_process or isinstance(exc, StoreInUseError):
+                    if settings.startup_timeout:
+                        exc.add_note(f"startup_timeout: {settings.startup_timeout} s")
+                    raise
+                engine.logger.warning("The start waits for the store %r: %s", alias, reason(exc))
+            await store.shutdown()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, settings.store_retry_interval)
+            limit = min(settings.store_timeout, self._left(deadline))
+
+    async def _open_once(self, alias: str, store: BaseStore, limit: float) -> None:
+        try:
+            await self._engine.open_store(alias, store, limit)
+        except TimeoutError as exc:
+            if isinstance(exc, StoreError):
+                raise
+            raise StoreTimeoutError(
+                f"The store {alias!r} did not start within {limit:g} s (store_timeout)."
+            ) from exc
 
     async def _declare_pending(self) -> None:
         for declaration in list(self._engine.pending):
