@@ -27,7 +27,9 @@ async def test_calls_end_at_their_deadline_and_all_is_made_up_for(
         backend.server.freeze()
         begun = time.monotonic()
         calls = [
-            watch.scheduler.aadd_task(note, args=["", ""], id="new", replace_existing=True),
+            watch.scheduler.aadd_task(
+                note, args=[str(watch.log.path), "new"], id="new", replace_existing=True
+            ),
             *(watch.scheduler.apause_task("again", "default") for _ in range(3)),
             watch.scheduler.aget_task_infos(),
         ]

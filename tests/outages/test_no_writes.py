@@ -24,7 +24,7 @@ async def test_work_waits_until_writes_are_taken_again(backend: Backend, tmp_pat
             await until(lambda: watch.events, "the scheduler notices")
             assert "default" in await watch.degraded()
             with pytest.raises(StoreError, match="'default'"):
-                await watch.scheduler.aadd_task(note, args=["", ""], id="new")
+                await watch.scheduler.aadd_task(note, args=[str(watch.log.path), "new"], id="new")
             moment = time.monotonic()
             await until(lambda: watch.has_run("other", after=moment), "the other store goes on")
 
