@@ -180,10 +180,10 @@ class Engine:
         if self.stores_open and self.is_claiming:
             self.lanes[alias].wakeup()
 
-    async def open_store(self, alias: str, store: BaseStore) -> None:
-        """Start a store and give it a lane."""
-        limit = nullcontext() if store.in_process else asyncio.timeout(self.settings.store_timeout)
-        async with limit:
+    async def open_store(self, alias: str, store: BaseStore, timeout: float | None = None) -> None:
+        """Start a store, within the store timeout or another one, and give it a lane."""
+        limit = self.settings.store_timeout if timeout is None else timeout
+        async with nullcontext() if store.in_process else asyncio.timeout(limit):
             await store.start(self.facade, alias)
         self.lanes[alias] = StoreLane(self, alias, store)
 
