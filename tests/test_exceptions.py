@@ -129,3 +129,9 @@ def test_what_an_error_is_about_can_be_read_from_it() -> None:
     assert (lookup.task_id, lookup.store) == ("a", "jobs")
     assert ConflictIdError("a", "jobs").task_id == "a"
     assert (MaximumInstancesError("a", 3).task_id, MaximumInstancesError("a", 3).total) == ("a", 3)
+
+
+def test_a_conflict_keeps_the_store_it_names() -> None:
+    error = ConflictIdError("a", "jobs")
+    assert str(copy.copy(error)) == str(error)
+    assert copy.copy(error).store == "jobs"

@@ -35,7 +35,10 @@ STORE_DEGRADED: Final = 1 << 20
 STORE_RECOVERED: Final = 1 << 21
 """A degraded store answers again."""
 
-ALL_EVENTS: Final = (1 << 22) - 1
+TASK_RECOVERED: Final = 1 << 22
+"""A quarantined task can be read and run again: by itself, repaired, or declared anew."""
+
+ALL_EVENTS: Final = (1 << 23) - 1
 
 NAMES: Final[dict[int, str]] = {
     code: name

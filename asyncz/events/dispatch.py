@@ -33,11 +33,12 @@ class EventDispatcher:
     thread, while an event is on its way.
     """
 
-    __slots__ = ("_listeners", "_logger", "_spawn", "mask")
+    __slots__ = ("_listeners", "_spawn", "logger", "mask")
 
     def __init__(self, logger: Logger, spawn: Spawn) -> None:
         self._listeners: tuple[Listener, ...] = ()
-        self._logger = logger
+        self.logger = logger
+        """Where the failures of listeners go; replaced when the scheduler is set up anew."""
         self._spawn = spawn
         self.mask = 0
         """The union of all masks: an event that is not in it need not be built."""
@@ -90,7 +91,7 @@ class EventDispatcher:
         except BaseException:
             # SystemExit would end the process that serves the app, CancelledError the engine's
             # pass, with runs not handed over.
-            self._logger.exception("The listener %s failed on %r.", name, event)
+            self.logger.exception("The listener %s failed on %r.", name, event)
 
     async def _guard(self, listener: Listener, event: SchedulerEvent, name: str) -> None:
         try:
@@ -98,4 +99,4 @@ class EventDispatcher:
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException:
-            self._logger.exception("The listener %s failed on %r.", name, event)
+            self.logger.exception("The listener %s failed on %r.", name, event)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from asyncz.executors.base import Outcome
-from asyncz.executors.calls import await_each, cut_off
+from asyncz.executors.calls import await_each, cut_off, is_torn_down, raised
 from asyncz.executors.pool import ThreadRunner
+from asyncz.executors.tracking import CURRENT_RUN, Going
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -24,64 +26,78 @@ class AsyncIOExecutor(ThreadRunner):
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
         if not is_coroutine_callable(task.fn):
             self._run_in_thread(task, run_times, self._plain_call(task, run_times))
-        elif self.host.task_loop is self.host.engine_loop:
-            handle = self.host.engine_loop.create_task(self._run(task, run_times), name=task.id)
-            self._going[handle] = (task, run_times)
+            return
+        going = Going(task, run_times)
+        if self._task_loop is self._loop:
+            going.handle = self._task_loop.create_task(self._run(going), name=task.id)
         else:
-            self._run_on_other_loop(task, run_times)
+            going.handle = remote = _RemoteRun(self, going)
+            self._task_loop.call_soon_threadsafe(remote.begin)
+        self._going.add(going)
 
-    def _awaiting(
-        self, task: Task, run_times: Sequence[datetime]
-    ) -> Coroutine[Any, Any, list[Outcome]]:
+    async def _run(self, going: Going) -> None:
+        task, run_times = going.task, going.run_times
+        CURRENT_RUN.set(going)
+        grace = task.mistrigger_grace_time
+        if len(run_times) > 1 or (grace is not None and self._too_late_for(task)(run_times[0])):
+            self._ended(going, await self._awaiting(going))
+            return
+        # By far the most frequent case, without the bookkeeping of several run times.
+        try:
+            value = await task.fn(*task.args, **task.kwargs)  # type: ignore[misc]  # a coroutine's
+        except BaseException as exc:
+            if is_torn_down(exc, going.handle):
+                raise
+            self._ended(going, [raised(run_times[0], exc)])
+        else:
+            self._succeeded(going, value)
+
+    def _awaiting(self, going: Going) -> Coroutine[Any, Any, list[Outcome]]:
+        task = going.task
         fn: Any = task.fn
-        return await_each(fn, task.args, task.kwargs, run_times, self._too_late_for(task))
-
-    async def _run(self, task: Task, run_times: Sequence[datetime]) -> None:
-        outcomes = await self._awaiting(task, run_times)
-        self._ended(asyncio.current_task(), outcomes)
+        return await_each(fn, task.args, task.kwargs, going.run_times, self._too_late_for(task))
 
     async def drain(self, wait: bool, timeout: float) -> None:
         # One that is cancelled before its first step would otherwise be waited for in vain.
         self._sweep()
-        for handle, (_, run_times) in self._going.items():
-            if isinstance(handle, asyncio.Task):
-                handle.add_done_callback(partial(self._ended, outcomes=cut_off(run_times)))
+        for going in self._going:
+            if isinstance(going.handle, asyncio.Task):
+                outcomes = cut_off(going.run_times)
+                going.handle.add_done_callback(partial(self._left_early, going, outcomes))
         await super().drain(wait, timeout)
+
+    def _left_early(self, going: Going, outcomes: list[Outcome], _: object) -> None:
+        self._ended(going, outcomes)
 
     def _sweep(self) -> None:
         # A coroutine that is cancelled before its first step has no chance to say that it ended.
-        for handle, (_, run_times) in list(self._going.items()):
-            if isinstance(handle, asyncio.Task) and handle.done():
-                self._ended(handle, cut_off(run_times))
+        for going in list(self._going):
+            if isinstance(going.handle, asyncio.Task) and going.handle.done():
+                self._ended(going, cut_off(going.run_times))
 
-    def _run_on_other_loop(self, task: Task, run_times: Sequence[datetime]) -> None:
-        remote = _RemoteRun(self, task, run_times)
-        self.host.task_loop.call_soon_threadsafe(remote.begin)
-        self._going[remote] = (task, run_times)
-
-    def _cut_off(self, handle: Any) -> None:
-        handle.cancel()
+    def _cut_off(self, going: Going) -> None:
+        going.handle.cancel()
 
 
 class _RemoteRun:
     """A run on the app's loop while the engine has a loop of its own in another thread."""
 
-    __slots__ = ("_executor", "_handle", "_here", "_run_times", "_task", "_there")
+    __slots__ = ("_executor", "_going", "_handle", "_here", "_there")
 
-    def __init__(
-        self, executor: AsyncIOExecutor, task: Task, run_times: Sequence[datetime]
-    ) -> None:
+    def __init__(self, executor: AsyncIOExecutor, going: Going) -> None:
         self._executor = executor
-        self._task = task
-        self._run_times = run_times
-        self._here = executor.host.engine_loop
-        self._there = executor.host.task_loop
+        self._going = going
+        self._here = executor._loop
+        self._there = executor._task_loop
         self._handle: asyncio.Task[list[Outcome]] | None = None
 
     def begin(self) -> None:
         """Start the coroutine; on the app's loop."""
-        coroutine = self._executor._awaiting(self._task, self._run_times)
-        self._handle = self._there.create_task(coroutine, name=self._task.id)
+        context = copy_context()
+        context.run(CURRENT_RUN.set, self._going)
+        coroutine = self._executor._awaiting(self._going)
+        name = self._going.task.id
+        self._handle = self._there.create_task(coroutine, name=name, context=context)
         self._handle.add_done_callback(self._report)
 
     def cancel(self) -> None:
@@ -94,6 +110,6 @@ class _RemoteRun:
             self._handle.cancel()
 
     def _report(self, handle: asyncio.Task[list[Outcome]]) -> None:
-        outcomes = cut_off(self._run_times) if handle.cancelled() else handle.result()
+        outcomes = cut_off(self._going.run_times) if handle.cancelled() else handle.result()
         with suppress(RuntimeError):  # the engine's loop was closed: it no longer asks
-            self._here.call_soon_threadsafe(self._executor._ended, self, outcomes)
+            self._here.call_soon_threadsafe(self._executor._ended, self._going, outcomes)

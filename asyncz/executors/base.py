@@ -108,12 +108,14 @@ class BaseExecutor(BaseModel):
         # Ordinary attributes: Pydantic's private ones are found by a way that takes longer than
         # all the rest of handing a run over.
         self._host: ExecutorHost | None = None
+        self._instances: dict[tuple[str | None, str], int] = {}
         self._alias = ""
         self._logger = getLogger("asyncz.executors")
 
     def start(self, scheduler: ExecutorHost, alias: str) -> None:
         """Get ready to run tasks of this scheduler under this alias."""
         self._host = scheduler
+        self._instances = scheduler.instances
         self._alias = alias
         self._logger = scheduler.loggers[f"asyncz.executors.{alias}"]
 
@@ -152,8 +154,10 @@ class BaseExecutor(BaseModel):
         Raises:
             MaximumInstancesError: As many runs go on as `task.max_instances` allows.
         """
-        instances = self.host.instances
-        key = (task.store_alias, str(task.id))
+        if self._host is None:
+            _ = self.host  # raises
+        instances = self._instances
+        key: tuple[str | None, str] = (task.store_alias, task.id)  # type: ignore[assignment]
         running = instances.get(key, 0)
         if running >= task.max_instances:
             self._sweep()
@@ -200,14 +204,12 @@ class BaseExecutor(BaseModel):
         """Notice runs that ended without a word, before a new one is refused for their sake."""
 
     def _release(self, key: tuple[str | None, str]) -> None:
-        instances = self.host.instances
+        instances = self._instances
         if key not in instances:  # an executor that does not know the store its task came from
             key = next((known for known in instances if known[1] == key[1]), key)
-        left = instances.get(key, 0) - 1
-        if left > 0:
-            instances[key] = left
-        else:
-            instances.pop(key, None)
+        running = instances.pop(key, 1)
+        if running > 1:
+            instances[key] = running - 1
 
     def _finish(self, task: Task, outcomes: Sequence[Outcome]) -> None:
         """Log the outcomes and report those that a listener wants to know of."""

@@ -11,7 +11,7 @@ from typing import Any
 from asyncz.events.constants import TASK_CANCELLED, TASK_ERROR, TASK_EXECUTED, TASK_MISSED
 from asyncz.executors.base import Outcome, format_traceback
 
-__all__ = ["await_each", "call_each", "cut_off", "failed"]
+__all__ = ["await_each", "call_each", "cut_off", "failed", "is_torn_down", "raised"]
 
 TooLate = Callable[[datetime], bool]
 IsCutOff = Callable[[], bool]
@@ -69,6 +69,33 @@ def _returned(value: Any) -> Any:
     return value
 
 
+def raised(run_time: datetime, error: BaseException) -> Outcome:
+    """The outcome of a coroutine that raised; called in the asyncio task that awaited it.
+
+    SystemExit is a failure too: it would otherwise end the process that serves the app.
+    """
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        return Outcome(TASK_CANCELLED, run_time)
+    # Also if the function awaited something that was cancelled: nobody cancelled the run.
+    return failed(run_time, error)
+
+
+def is_torn_down(error: BaseException, own: object) -> bool:
+    """Whether a coroutine is being thrown away, with its loop, instead of having raised.
+
+    Args:
+        error: What came out of an await.
+        own: The asyncio task that the coroutine is run by.
+    """
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not own
+    except RuntimeError:  # no loop runs any more
+        return True
+
+
 async def await_each(
     fn: Callable[..., Any],
     args: Sequence[Any],
@@ -87,16 +114,10 @@ async def await_each(
             continue
         try:
             value = await fn(*args, **kwargs)
-        except GeneratorExit:
-            raise
-        except asyncio.CancelledError as exc:
-            if task is not None and task.cancelling():
-                return cut_off(run_times, outcomes)
-            # The function awaited something that was cancelled; nobody cancelled the run.
-            outcomes.append(failed(run_time, exc))
         except BaseException as exc:
-            # SystemExit would otherwise end the process that serves the app.
-            outcomes.append(failed(run_time, exc))
+            if is_torn_down(exc, task):
+                raise
+            outcomes.append(raised(run_time, exc))
         else:
             outcomes.append(Outcome(TASK_EXECUTED, run_time, value))
     return outcomes

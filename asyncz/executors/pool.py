@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import Field
 
-from asyncz.exceptions import ConfigurationError
 from asyncz.executors.base import ExecutorHost, Outcome
 from asyncz.executors.calls import await_each, call_each
-from asyncz.executors.tracking import TrackingExecutor
-from asyncz.executors.workers import WorkerPool
+from asyncz.executors.tracking import CURRENT_RUN, Going, TrackingExecutor
+from asyncz.executors.workers import WorkerPool, check_pool_options
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -43,18 +42,20 @@ class ThreadRunner(TrackingExecutor):
     ) -> None:
         if self._workers is None:
             self._workers = self._make_workers()
+        going = Going(task, run_times)
         # The thread sees the context variables of whoever scheduled, as asyncio.to_thread does.
-        future = self._workers.submit(partial(copy_context().run, call))
-        self._watch(future, task, run_times)
+        context = copy_context()
+        context.run(CURRENT_RUN.set, going)
+        self._watch(going, self._workers.submit(partial(context.run, call)))
 
     def _plain_call(self, task: Task, run_times: Sequence[datetime]) -> Callable[[], Any]:
         fn: Any = task.fn
         late, is_cut_off = self._too_late_for(task), self._cut_off_check()
         return partial(call_each, fn, task.args, task.kwargs, run_times, late, is_cut_off)
 
-    def _cut_off(self, handle: Any) -> None:
+    def _cut_off(self, going: Going) -> None:
         # Keeps what has not begun from beginning. A thread itself cannot be stopped.
-        handle.cancel()
+        going.handle.cancel()
 
     async def _close(self, deadline: float) -> None:
         workers, self._workers = self._workers, None
@@ -76,12 +77,7 @@ class ThreadPoolExecutor(ThreadRunner):
     pool_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     def start(self, scheduler: ExecutorHost, alias: str) -> None:
-        unknown = self.pool_kwargs.keys() - POOL_OPTIONS
-        if unknown:
-            raise ConfigurationError(
-                f"pool_kwargs of the executor {alias!r}: {', '.join(sorted(unknown))} unknown; "
-                f"known are {', '.join(sorted(POOL_OPTIONS))}."
-            )
+        check_pool_options(alias, self.pool_kwargs, POOL_OPTIONS)
         super().start(scheduler, alias)
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 from pydantic import Field
 
 from asyncz.clock import SystemClock
-from asyncz.exceptions import ConfigurationError, RemoteTaskError, TaskOptionError
+from asyncz.exceptions import RemoteTaskError, TaskOptionError
 from asyncz.executors.base import ExecutorHost, Outcome
 from asyncz.executors.calls import await_each, call_each, cut_off, failed
-from asyncz.executors.tracking import TrackingExecutor
+from asyncz.executors.tracking import Going, TrackingExecutor
+from asyncz.executors.workers import check_pool_options
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -51,12 +52,7 @@ class ProcessPoolExecutor(TrackingExecutor):
         self._pool: StandardPool | None = None
 
     def start(self, scheduler: ExecutorHost, alias: str) -> None:
-        unknown = self.pool_kwargs.keys() - POOL_OPTIONS
-        if unknown:
-            raise ConfigurationError(
-                f"pool_kwargs of the executor {alias!r}: {', '.join(sorted(unknown))} unknown; "
-                f"known are {', '.join(sorted(POOL_OPTIONS))}."
-            )
+        check_pool_options(alias, self.pool_kwargs, POOL_OPTIONS)
         super().start(scheduler, alias)
 
     def check_task(self, task: Task) -> None:
@@ -86,7 +82,7 @@ class ProcessPoolExecutor(TrackingExecutor):
             self._logger.error("A process of the executor %r died; it is rebuilt.", self._alias)
             self._pool = None
             future = self._healthy_pool().submit(call)
-        self._watch(future, task, run_times)
+        self._watch(Going(task, run_times), future)
 
     def _healthy_pool(self) -> StandardPool:
         if self._pool is None:
@@ -101,11 +97,10 @@ class ProcessPoolExecutor(TrackingExecutor):
     def ends_at_once(self) -> bool:
         return self._pool is None and super().ends_at_once
 
-    def _cut_off(self, handle: Any) -> None:
-        _, run_times = self._going[handle]
-        if not handle.cancel():
+    def _cut_off(self, going: Going) -> None:
+        if not going.handle.cancel():
             self._kill_pool()
-        self._ended(handle, cut_off(run_times))
+        self._ended(going, cut_off(going.run_times))
 
     def _kill_pool(self) -> None:
         # What has begun ends only with its process.

@@ -7,39 +7,73 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
 from datetime import datetime, timedelta
+from logging import INFO
 from typing import Any
 
-from asyncz.executors.base import BaseExecutor, Outcome
+from asyncz.events.constants import TASK_EXECUTED
+from asyncz.executors.base import BaseExecutor, ExecutorHost, Outcome
 from asyncz.executors.calls import cut_off, failed
 from asyncz.tasks.base import Task
 
-__all__ = ["Going", "TrackingExecutor"]
+__all__ = ["CURRENT_RUN", "Going", "TrackingExecutor", "context_of_no_run"]
 
 CUT_OFF_GRACE = 1.0
 """Seconds that what was cut off has for its `finally` blocks, within the shutdown timeout."""
 
 
-Going = tuple[Task, Sequence[datetime]]
-"""What a run is for, while it goes on."""
+class Going:
+    """A run while it goes on.
+
+    Args:
+        task: What it is a run of.
+        run_times: Those it stands for, oldest first.
+        handle: The asyncio task or future it is carried out by.
+    """
+
+    __slots__ = ("handle", "run_times", "task")
+
+    def __init__(self, task: Task, run_times: Sequence[datetime], handle: Any = None) -> None:
+        self.task = task
+        self.run_times = run_times
+        self.handle = handle
+
+
+CURRENT_RUN: ContextVar[Going | None] = ContextVar("asyncz_current_run", default=None)
+"""The run that this code is part of. A shutdown that a run asks for cannot wait for that run."""
+
+
+def context_of_no_run() -> Context:
+    """The current context, but not that of a run: a shutdown in it waits for all of them."""
+    context = copy_context()
+    context.run(CURRENT_RUN.set, None)
+    return context
 
 
 class TrackingExecutor(BaseExecutor):
     """Base of the executors here. All of it is touched on the engine's loop only.
 
-    `_going` maps a handle (an asyncio task, a future) to what it runs. A handle that is not in
-    it has been reported already; what it still brings is ignored.
+    `_going` has the runs that go on. One that is not in it has been reported already; what it
+    still brings is ignored.
     """
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
-        self._going: dict[Any, Going] = {}
+        self._going: set[Going] = set()
         self._idle: asyncio.Event | None = None
+        self._asking: Going | None = None
         self._cuts = 0
+
+    def start(self, scheduler: ExecutorHost, alias: str) -> None:
+        super().start(scheduler, alias)
+        # They stay the same until the shutdown, and finding them takes a chain of properties.
+        self._loop = scheduler.engine_loop
+        self._task_loop = scheduler.task_loop
 
     @property
     def going(self) -> list[object]:
-        return list(self._going)
+        return [going.handle for going in self._going]
 
     @property
     def ends_at_once(self) -> bool:
@@ -48,13 +82,14 @@ class TrackingExecutor(BaseExecutor):
     async def drain(self, wait: bool, timeout: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        self._asking = CURRENT_RUN.get()
         if wait:
             await self._until_idle(timeout - min(CUT_OFF_GRACE, timeout / 4))
         self._sweep()
         self._cuts += 1
-        for handle in list(self._going):
+        for going in self._others():
             with suppress(RuntimeError):  # its loop was closed, and it has ended with it
-                self._cut_off(handle)
+                self._cut_off(going)
         await self._until_idle(min(CUT_OFF_GRACE, deadline - loop.time()))
         self._let_go()
 
@@ -65,47 +100,68 @@ class TrackingExecutor(BaseExecutor):
         deadline = asyncio.get_running_loop().time() + timeout
         await self.drain(wait, timeout)
         await self._close(deadline)
+        for going in list(self._going):  # the run that asked for the shutdown
+            self._leave(going)
+            self._release((going.task.store_alias, str(going.task.id)))
         await super().shutdown(wait)
 
     @abstractmethod
-    def _cut_off(self, handle: Any) -> None:
+    def _cut_off(self, going: Going) -> None:
         """Ask a run to end at once."""
 
     async def _close(self, deadline: float) -> None:
         """Release threads and processes; not later than `deadline` of the loop's time."""
 
-    def _ended(self, handle: Any, outcomes: Sequence[Outcome]) -> None:
-        going = self._going.pop(handle, None)
-        if going is None:
-            return
-        self._finish(going[0], outcomes)
-        if self._idle is not None and not self._going:
-            self._idle.set()
+    def _succeeded(self, going: Going, value: Any) -> None:
+        """A run for a single run time has ended well."""
+        host = self._host
+        if host is None or host.wants_event(TASK_EXECUTED) or self._logger.isEnabledFor(INFO):
+            self._ended(going, [Outcome(TASK_EXECUTED, going.run_times[0], value)])
+        elif self._leave(going):
+            task = going.task
+            self._release((task.store_alias, task.id))  # type: ignore[arg-type]  # it has an id
 
-    def _watch(self, future: Future[list[Outcome]], task: Task, run_times: Any) -> None:
-        """Track a future that another thread completes."""
-        self._going[future] = (task, run_times)
-        loop = self.host.engine_loop
+    def _ended(self, going: Going, outcomes: Sequence[Outcome]) -> None:
+        if self._leave(going):
+            self._finish(going.task, outcomes)
+
+    def _leave(self, going: Going) -> bool:
+        """Take a run out. False: it was reported before."""
+        if going not in self._going:
+            return False
+        self._going.remove(going)
+        if self._idle is not None and not self._others():
+            self._idle.set()
+        return True
+
+    def _others(self) -> list[Going]:
+        """What goes on, without the run that has asked for the shutdown."""
+        return [going for going in self._going if going is not self._asking]
+
+    def _watch(self, going: Going, future: Future[list[Outcome]]) -> None:
+        """Track a run in a future that another thread completes."""
+        going.handle = future
+        self._going.add(going)
+        loop = self._loop
 
         def back(done: Future[list[Outcome]]) -> None:
             with suppress(RuntimeError):  # the loop was closed; nobody is there to be told
-                loop.call_soon_threadsafe(self._future_ended, done)
+                loop.call_soon_threadsafe(self._future_ended, going, done)
 
         future.add_done_callback(back)
 
-    def _future_ended(self, future: Future[list[Outcome]]) -> None:
-        going = self._going.get(future)
-        if going is None:
+    def _future_ended(self, going: Going, future: Future[list[Outcome]]) -> None:
+        if going not in self._going:
             return
         if future.cancelled():
-            self._ended(future, cut_off(going[1]))
+            self._ended(going, cut_off(going.run_times))
         elif (error := future.exception()) is not None:
-            self._ended(future, [failed(moment, error) for moment in going[1]])
+            self._ended(going, [failed(moment, error) for moment in going.run_times])
         else:
-            self._ended(future, future.result())
+            self._ended(going, future.result())
 
     async def _until_idle(self, timeout: float) -> None:
-        if not self._going or timeout <= 0:
+        if timeout <= 0 or not self._others():
             return
         self._idle = asyncio.Event()
         with suppress(TimeoutError):
@@ -114,11 +170,12 @@ class TrackingExecutor(BaseExecutor):
 
     def _let_go(self) -> None:
         self._sweep()
-        for handle, (task, run_times) in list(self._going.items()):
+        for going in self._others():
             self._logger.warning(
-                "A run of the task %r did not end when it was cut off; it is left behind.", task.id
+                "A run of the task %r did not end when it was cut off; it is left behind.",
+                going.task.id,
             )
-            self._ended(handle, cut_off(run_times))
+            self._ended(going, cut_off(going.run_times))
 
     def _cut_off_check(self) -> Callable[[], bool]:
         """Says whether the run that begins now has been cut off; may be asked in any thread."""

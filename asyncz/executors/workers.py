@@ -7,16 +7,26 @@ for ever would keep the process from ending. These threads do not.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from asyncz.clock import SystemClock
+from asyncz.exceptions import ConfigurationError
 
-__all__ = ["WorkerPool"]
+__all__ = ["WorkerPool", "check_pool_options"]
 
 R = TypeVar("R")
+
+
+def check_pool_options(alias: str, given: Mapping[str, Any], known: Set[str]) -> None:
+    """Raise ConfigurationError if a pool of workers has no such options."""
+    if unknown := given.keys() - known:
+        raise ConfigurationError(
+            f"pool_kwargs of the executor {alias!r}: {', '.join(sorted(unknown))} unknown; "
+            f"known are {', '.join(sorted(known))}."
+        )
 
 
 class WorkerPool:

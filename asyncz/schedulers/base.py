@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any, overload
 
 from asyncz.asgi import AnyApp, Lifespan, LifespanWrapper, make_lifespan
@@ -28,6 +28,7 @@ from asyncz.schedulers.inspection import SchedulerInfo, SchedulerInstanceInfo
 from asyncz.schedulers.lifecycle import Lifecycle
 from asyncz.schedulers.operations import Operations
 from asyncz.schedulers.plugins import load_class
+from asyncz.schedulers.quarantine import Repairs
 from asyncz.schedulers.tasks import TaskOperations
 from asyncz.stores.base import BaseStore
 from asyncz.stores.memory import MemoryStore
@@ -39,7 +40,7 @@ STALE_AFTER = 90.0
 """Seconds: three times the longest sleep of the engine."""
 
 
-class BaseScheduler(TaskOperations, SchedulerHost, ABC):
+class BaseScheduler(TaskOperations, Repairs, SchedulerHost, ABC):
     """What both schedulers share.
 
     Args:
@@ -53,7 +54,7 @@ class BaseScheduler(TaskOperations, SchedulerHost, ABC):
         self._operations = Operations(self._engine)
         self._lifecycle = Lifecycle(self._engine, self._operations)
         self._references = 0
-        self._references_lock = Lock()
+        self._references_lock = RLock()  # a signal handler may interrupt its holder
 
     def __getstate__(self) -> None:
         raise TypeError(
@@ -180,6 +181,7 @@ class BaseScheduler(TaskOperations, SchedulerHost, ABC):
         self._on_loop(lambda: self._engine.start_timers(None))
 
     def _on_loop(self, call: Callable[[], object]) -> None:
+        self._bridge.check_process()
         loop = self._bridge.loop
         if loop is None:
             raise SchedulerNotRunningError()

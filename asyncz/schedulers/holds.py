@@ -44,9 +44,9 @@ class HoldBook:
         self._holds[task_id] = Hold(error, failures, now + wait)
         return before is None or before.error != error
 
-    def release(self, task_id: str) -> None:
-        """The task was handed on, changed or deleted."""
-        self._holds.pop(task_id, None)
+    def release(self, task_id: str) -> bool:
+        """The task was handed on, changed or deleted. Returns whether it was held back."""
+        return self._holds.pop(task_id, None) is not None
 
     def get(self, task_id: str) -> Hold | None:
         """What a task is held back for, if it is."""

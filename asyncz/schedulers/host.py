@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from logging import Logger
 
@@ -11,7 +11,8 @@ from asyncz.clock import Clock
 from asyncz.events.base import SchedulerEvent
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.engine import Engine
-from asyncz.stores.base import BaseStore
+from asyncz.schedulers.quarantine import report_soon
+from asyncz.stores.base import BaseStore, QuarantineNews
 from asyncz.triggers.base import BaseTrigger
 
 __all__ = ["SchedulerHost"]
@@ -95,6 +96,10 @@ class SchedulerHost:
     def dispatch_event(self, event: SchedulerEvent) -> None:
         """Give an event to the listeners that want it."""
         self._engine.dispatch(event)
+
+    def quarantine_changed(self, store: str, news: Sequence[QuarantineNews]) -> None:
+        """Log and report which records of a store cannot be read, or can be again."""
+        report_soon(self._engine, store, news)
 
     def wants_event(self, code: int) -> bool:
         """Whether any listener wants events of this code; if not, they need not be built."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from asyncz.enums import SchedulerState, TaskScheduleState
 from asyncz.tasks.inspection import TaskInfo
+from asyncz.text import printable
 
 __all__ = ["SchedulerInfo", "SchedulerInstanceInfo", "TaskPage", "format_tasks"]
 
@@ -95,7 +96,7 @@ def format_tasks(by_store: Iterable[tuple[str, list[TaskInfo]]]) -> str:
         lines.extend(f"    {_line(info)}" for info in infos)
         if not infos:
             lines.append("    No tasks")
-    return "".join(f"{_printable(line)}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _line(info: TaskInfo) -> str:
@@ -105,8 +106,3 @@ def _line(info: TaskInfo) -> str:
     elif info.error is not None:
         when = f"{when}: {info.error}"
     return f"{info.name} (id: {info.id}, trigger: {info.trigger_description}, {when})"
-
-
-def _printable(text: str) -> str:
-    # A task's name must not be able to move the cursor of the terminal it is shown on.
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

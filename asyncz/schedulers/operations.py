@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from functools import partial
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from asyncz.enums import SchedulerState
-from asyncz.events.base import SchedulerEvent, TaskEvent
+from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import ALL_TASKS_REMOVED, TASK_MODIFIED, TASK_REMOVED
 from asyncz.exceptions import (
-    ConflictIdError,
     SchedulerNotRunningError,
     TaskLookupError,
     TaskOptionError,
 )
-from asyncz.schedulers.engine import DEFAULT, Declaration
+from asyncz.schedulers.adding import Adding
+from asyncz.schedulers.engine import Declaration
 from asyncz.schedulers.lane import StoreLane
-from asyncz.schedulers.planning import plan_task
-from asyncz.schedulers.queries import Queries, TaskRef
-from asyncz.schedulers.submission import MANUAL, send
-from asyncz.schedulers.transactions import CallersConnection, callers_connection, put_task
+from asyncz.schedulers.planning import plan_task, run_time_after
+from asyncz.schedulers.queries import TaskRef
+from asyncz.schedulers.submission import send
 from asyncz.stores.base import is_same_instant
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
@@ -31,195 +27,8 @@ from asyncz.triggers import BaseTrigger, DateTrigger
 __all__ = ["Operations"]
 
 
-class Operations(Queries):
+class Operations(Adding):
     """The operations of one scheduler that change something."""
-
-    # Adding.
-
-    async def add(self, task: Task, replace_existing: bool, connection: Any = None) -> Task:
-        """Add a task, or note it down until the start."""
-        within = callers_connection(connection)
-        if task.submitted:
-            raise TaskOptionError(
-                f"The task {task.id!r} was added already; a Task object is added once."
-            )
-        if within is not None:
-            await self._add_within(task, replace_existing, within)
-        elif self._engine.stores_open:
-            await self.add_to_store(task, replace_existing, None)
-        else:
-            self._note_down(task, replace_existing)
-        return task
-
-    def _note_down(self, task: Task, replace_existing: bool) -> None:
-        engine = self._engine
-        given = frozenset(task.model_fields_set)
-        task.store_alias = task.store_alias or DEFAULT
-        task.executor = task.executor or DEFAULT
-        if task.id is not None:
-            place = (task.store_alias, task.id)
-            for declaration in list(engine.pending):
-                other = declaration.task
-                if (other.store_alias, other.id) == place:
-                    if not replace_existing:
-                        raise ConflictIdError(task.id, task.store_alias)
-                    engine.pending.remove(declaration)
-        else:
-            task.id = self._free_id(task)
-        if "id" not in given:
-            given |= {"id"}
-        task.scheduler = engine.facade
-        task.submitted = True
-        engine.pending.append(Declaration(task, replace_existing, given))
-
-    def _free_id(self, task: Task) -> str:
-        """An id for a task without one.
-
-        In a persistent store it has to be the same after a restart, or the task would be there
-        once more each time: the callable's reference, numbered where several tasks call it.
-        """
-        store = self._engine.stores.get(str(task.store_alias))
-        if store is None or store.in_process or task.fn_reference is None:
-            return os.urandom(16).hex()
-        taken = {d.task.id for d in self._engine.pending if d.task.store_alias == task.store_alias}
-        number, candidate = 1, task.fn_reference
-        while candidate in taken:
-            number += 1
-            candidate = f"{task.fn_reference}#{number}"
-        return candidate
-
-    async def declare(self, declaration: Declaration) -> None:
-        """Put a task that was noted down into its store, at start."""
-        task, replace_existing, _ = declaration
-        engine = self._engine
-        earliest = None
-        if engine.settings.lock_path is not None:
-            earliest = engine.clock.now() + timedelta(seconds=engine.settings.startup_delay)
-        try:
-            await self.add_to_store(task, replace_existing, earliest)
-        except ConflictIdError:
-            # A persistent store has it from an earlier start; it goes on where it was.
-            engine.logger.info("The task %r is in its store already; it is kept.", task.id)
-            task.pending = False
-
-    def undeclare(self, declaration: Declaration) -> None:
-        """The start failed: the task is pending again, as it was declared."""
-        task = declaration.task
-        task.pending = True
-        if "next_run_time" not in declaration.given:
-            task.next_run_time = None
-        task.adopt({}, set(declaration.given))
-
-    async def add_to_store(
-        self, task: Task, replace_existing: bool, earliest: datetime | None
-    ) -> None:
-        """Fill in what was not given, and add the task to its store. Or nothing is changed."""
-        with self._filled_in(task, earliest) as (lane, keeps_time):
-            if replace_existing:
-                async with lane.exclusive():
-                    code = await put_task(lane.store, lane.call, task, True, keeps_time)
-            else:
-                code = await put_task(lane.store, lane.call, task, False, keeps_time)
-        self._added(code, task.id, lane, task.next_run_time)
-
-    async def _add_within(
-        self, task: Task, replace_existing: bool, within: CallersConnection
-    ) -> None:
-        """Add a task in a transaction of the caller's. What follows from it waits for its end."""
-        engine = self._engine
-        if not engine.stores_open:
-            raise SchedulerNotRunningError(
-                "A task is added within a transaction to a scheduler that is running; start it "
-                "first, or leave connection out."
-            )
-        before, given, loop = dict(task.__dict__), set(task.model_fields_set), engine.loop
-        with self._filled_in(task, None) as (lane, keeps_time):
-            store = lane.store.within(within.connection)
-
-            def ended(code: int, committed: bool) -> None:
-                if not committed:
-                    task.adopt(before, given)
-                elif not loop.is_closed():
-                    moment = task.next_run_time
-                    loop.call_soon_threadsafe(self._added, code, task.id, lane, moment)
-
-            async def work() -> None:
-                code = await put_task(store, _as_it_is, task, replace_existing, keeps_time)
-                await store.when_ended(partial(ended, code))
-
-            await within.run(work)
-
-    def _added(self, code: int, task_id: str | None, lane: StoreLane, due: datetime | None) -> None:
-        engine = self._engine
-        if engine.events.mask & code:
-            self._tell(code, task_id, lane)
-        if engine.is_claiming:
-            lane.wake_for(due)
-
-    @contextmanager
-    def _filled_in(self, task: Task, earliest: datetime | None) -> Iterator[tuple[StoreLane, bool]]:
-        """Fill in what was not given, and take it back if what follows fails.
-
-        Yields the lane that the task belongs into, and whether it keeps the next run time of one
-        that it replaces.
-        """
-        engine = self._engine
-        if task.fn is None:
-            raise TaskOptionError("A task without a function is a decorator; it cannot be added.")
-        before, given = dict(task.__dict__), task.model_fields_set
-        try:
-            task.adopt(self._fill_in(task, given, earliest))
-            lane = engine.lane(str(task.store_alias))
-            lane.store.check_task_id(task.id)
-            engine.executor(str(task.executor)).check_task(task)
-            yield lane, "next_run_time" not in given
-        except BaseException:
-            task.adopt(before, given)
-            raise
-
-    def _fill_in(self, task: Task, given: set[str], earliest: datetime | None) -> dict[str, Any]:
-        """All that a task is to have from the scheduler: defaults, ids, its first run time."""
-        engine = self._engine
-        defaults = engine.settings.task_defaults
-        trigger = task.trigger or DateTrigger()
-        values = {
-            "id": task.id or os.urandom(16).hex(),
-            "store_alias": task.store_alias or DEFAULT,
-            "executor": task.executor or DEFAULT,
-            "scheduler": engine.facade,
-            "trigger": trigger,
-            "pending": False,
-            "submitted": True,
-        }
-        if "coalesce" not in given:
-            values["coalesce"] = defaults.coalesce
-        if "max_instances" not in given:
-            values["max_instances"] = defaults.max_instances
-        if "mistrigger_grace_time" not in given:
-            late = trigger.allow_mistrigger_by_default
-            values["mistrigger_grace_time"] = None if late else defaults.mistrigger_grace_time
-        moment = task.next_run_time
-        if "next_run_time" not in given:
-            moment = self._first_run(task.id, trigger)
-        if earliest is not None and moment is not None:
-            moment = max(moment, earliest)
-        values["next_run_time"] = moment
-        return values
-
-    def _first_run(self, task_id: str | None, trigger: BaseTrigger | None) -> datetime | None:
-        """The first run time from now on. Raises TaskOptionError if a trigger has none."""
-        if trigger is None or trigger.alias == "shutdown":
-            return None
-        now = self._engine.clock.now()
-        moment = trigger.get_next_trigger_time(self._engine.timezone, None, now)
-        if moment is None:
-            raise TaskOptionError(
-                f"The trigger {trigger} of the task {task_id!r} has no run time after {now}, so "
-                "the task would never run; change the trigger."
-            )
-        return moment
-
-    # Changing.
 
     async def update(self, ref: TaskRef, alias: str | None, updates: Mapping[str, Any]) -> Task:
         """Change a task. Everything is checked before anything is changed."""
@@ -269,11 +78,27 @@ class Operations(Queries):
             return task
         engine = self._engine
         trigger: BaseTrigger = task.trigger or DateTrigger()
-        moment = trigger.get_next_trigger_time(engine.timezone, None, engine.clock.now())
+        moment = run_time_after(task.id, trigger, None, engine.clock.now(), engine.timezone)
         if moment is None and trigger.alias != "shutdown":
             await self.delete(str(task.id), store)
             return None
         return await self.update(str(task.id), store, {"next_run_time": moment})
+
+    async def repair(self, task_id: str, reference: str, alias: str | None) -> Task:
+        """Put another callable into a record that cannot be read."""
+        engine = self._engine
+        if not engine.stores_open:
+            raise SchedulerNotRunningError()
+        for lane in engine.lanes_of(alias):
+            try:
+                async with lane.exclusive():
+                    task = await lane.call(lane.store.repair_task(task_id, reference))
+            except TaskLookupError:
+                continue
+            self._tell(TASK_MODIFIED, task_id, lane)
+            lane.wake_for(task.next_run_time)
+            return task
+        raise TaskLookupError(task_id, alias)
 
     async def delete(self, ref: TaskRef, alias: str | None) -> None:
         """Delete a task, also one that cannot be read."""
@@ -330,7 +155,7 @@ class Operations(Queries):
                 plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
                 run_times, coalesced = plan.run_times or [now], plan.coalesced
                 following = plan.next_run_time
-            send(engine, engine.executor(str(task.executor)), task, run_times, MANUAL, coalesced)
+            send(engine, engine.executor(str(task.executor)), task, run_times, coalesced)
             return await self._after_run(lane, task, following, remove_finished)
 
     def _after_manual_run(self, task: Task, now: datetime) -> datetime | None:
@@ -339,7 +164,7 @@ class Operations(Queries):
             return task.next_run_time
         if isinstance(trigger, DateTrigger):
             return None  # run early, a one-off is done
-        following = trigger.get_next_trigger_time(self._engine.timezone, now, now)
+        following = run_time_after(task.id, trigger, now, now, self._engine.timezone)
         return None if following is None else task.next_run_time
 
     async def _after_run(
@@ -355,16 +180,3 @@ class Operations(Queries):
         await lane.call(lane.store.update_task(task))
         lane.wake_for(following)
         return task
-
-    def _tell(self, code: int, task_id: str | None, lane: StoreLane) -> None:
-        engine = self._engine
-        if engine.events.mask & code:
-            identity = engine.identity
-            event = TaskEvent(
-                code=code, task_id=str(task_id), store=lane.alias, scheduler_identity=identity
-            )
-            engine.dispatch(event)
-
-
-async def _as_it_is(operation: Awaitable[Any]) -> Any:
-    return await operation

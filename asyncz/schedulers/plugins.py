@@ -36,6 +36,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "memory": "asyncz.stores.memory:MemoryStore",
         "file": "asyncz.stores.file:FileStore",
         "sqlalchemy": "asyncz.stores.sqlalchemy:SQLAlchemyStore",
+        "redis": "asyncz.stores.redis:RedisStore",
+        "mongo": "asyncz.stores.mongo:MongoDBStore",
+        "mongodb": "asyncz.stores.mongo:MongoDBStore",
     },
 }
 BASES: dict[str, type] = {"trigger": BaseTrigger, "executor": BaseExecutor, "store": BaseStore}

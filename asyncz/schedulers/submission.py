@@ -31,14 +31,18 @@ def submit(
 ) -> None:
     """Hand a scheduled run over. Whatever goes wrong is logged and becomes an event."""
     try:
-        send(engine, executor, task, run_times, SCHEDULED, coalesced)
+        executor.send_task(task, run_times)
     except MaximumInstancesError as exc:
+        _announce(engine, TASK_MAX_INSTANCES, task, run_times, SCHEDULED, coalesced)
         engine.logger.warning(
             "The run of the task %r due %s was skipped: %s", task.id, run_times[-1], exc
         )
     except Exception as exc:
         engine.logger.exception("The task %r could not be handed to its executor.", task.id)
         _report_failure(engine, task, run_times, exc)
+    else:
+        if engine.events.mask & TASK_SUBMITTED:
+            _announce(engine, TASK_SUBMITTED, task, run_times, SCHEDULED, coalesced)
 
 
 def send(
@@ -46,17 +50,15 @@ def send(
     executor: BaseExecutor,
     task: Task,
     run_times: Sequence[datetime],
-    source: str,
-    coalesced: int = 0,
+    coalesced: int,
 ) -> None:
-    """Hand a run over and tell the listeners. Raises what the executor raises."""
+    """Hand a manual run over and tell the listeners. Raises what the executor raises."""
     try:
         executor.send_task(task, run_times)
     except MaximumInstancesError:
-        _announce(engine, TASK_MAX_INSTANCES, task, run_times, source, coalesced)
+        _announce(engine, TASK_MAX_INSTANCES, task, run_times, MANUAL, coalesced)
         raise
-    if engine.events.mask & TASK_SUBMITTED:
-        _announce(engine, TASK_SUBMITTED, task, run_times, source, coalesced)
+    _announce(engine, TASK_SUBMITTED, task, run_times, MANUAL, coalesced)
 
 
 def _announce(
@@ -67,6 +69,8 @@ def _announce(
     source: str,
     coalesced: int,
 ) -> None:
+    if not engine.events.mask & code:
+        return
     engine.dispatch(
         TaskSubmissionEvent(
             code=code,

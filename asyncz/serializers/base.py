@@ -10,7 +10,7 @@ from asyncz.clock import Clock
 from asyncz.tasks.base import Task
 from asyncz.triggers.base import BaseTrigger
 
-__all__ = ["Record", "RecordHost", "Serializer"]
+__all__ = ["EncryptingSerializer", "Record", "RecordHost", "Serializer"]
 
 Record = dict[str, Any]
 """A task as JSON values: `{"v": 1, "id": …, "fn": "module:name", "trigger": {"type": …}, …}`."""
@@ -61,3 +61,21 @@ class Serializer(Protocol):
 
     def loads(self, data: bytes, host: RecordHost, store_alias: str | None) -> Task:
         """`unpack` and `from_record`."""
+
+
+@runtime_checkable
+class EncryptingSerializer(Serializer, Protocol):
+    """A serializer whose bytes are those of another one, encrypted."""
+
+    @property
+    def plain(self) -> Serializer:
+        """The other one."""
+
+    def encrypt(self, data: bytes) -> bytes:
+        """What `plain` has packed, encrypted."""
+
+    def decrypt(self, data: bytes) -> bytes:
+        """The reverse. Raises UnreadableRecordError unless a holder of a key has written it."""
+
+    def identify(self, data: bytes) -> str | None:
+        """The task's id that encrypted bytes claim; None if they claim none."""

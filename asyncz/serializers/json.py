@@ -17,6 +17,7 @@ from asyncz.exceptions import (
 )
 from asyncz.serializers.annotated import decode_arguments, encode_arguments
 from asyncz.serializers.base import Record, RecordHost
+from asyncz.serializers.envelope import KEY_VARIABLE, is_encrypted
 from asyncz.serializers.references import CallableReferences, ReferenceRefusedError
 from asyncz.serializers.values import is_clean_text
 from asyncz.tasks.base import Task
@@ -136,6 +137,11 @@ class JSONSerializer:
 
     def unpack(self, data: bytes) -> Record:
         """The record of those bytes. Raises UnreadableRecordError, which says why."""
+        if is_encrypted(data):
+            raise UnreadableRecordError(
+                f"The record is encrypted, and this store has no key. Set {KEY_VARIABLE}, or give "
+                f"the store an EncryptedSerializer."
+            )
         if len(data) > self.max_payload:
             raise UnreadableRecordError(
                 f"The record has {len(data):,} bytes, more than max_payload={self.max_payload:,}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asyncz.stores.base import BaseStore
@@ -9,19 +10,29 @@ from asyncz.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from asyncz.stores.file import FileStore
+    from asyncz.stores.mongo import MongoDBStore
+    from asyncz.stores.redis import RedisStore
     from asyncz.stores.sqlalchemy import SQLAlchemyStore
 
-__all__ = ["BaseStore", "FileStore", "MemoryStore", "SQLAlchemyStore"]
+__all__ = [
+    "BaseStore",
+    "FileStore",
+    "MemoryStore",
+    "MongoDBStore",
+    "RedisStore",
+    "SQLAlchemyStore",
+]
+
+MODULES = {
+    "FileStore": "file",
+    "MongoDBStore": "mongo",
+    "RedisStore": "redis",
+    "SQLAlchemyStore": "sqlalchemy",
+}
 
 
 def __getattr__(name: str) -> Any:
     # A scheduler in memory does not need what the persistent stores import.
-    if name == "FileStore":
-        from asyncz.stores.file import FileStore
-
-        return FileStore
-    if name == "SQLAlchemyStore":
-        from asyncz.stores.sqlalchemy import SQLAlchemyStore
-
-        return SQLAlchemyStore
+    if name in MODULES:
+        return getattr(import_module(f"asyncz.stores.{MODULES[name]}"), name)
     raise AttributeError(f"module 'asyncz.stores' has no attribute {name!r}")

@@ -6,18 +6,25 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime, tzinfo
 from logging import Logger
 from threading import RLock
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from asyncz.clock import Clock
-from asyncz.exceptions import StoreError, StoreInUseError
+from asyncz.exceptions import StoreError, StoreFullError, StoreInUseError
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
 from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery
 from asyncz.triggers.base import BaseTrigger
 
-__all__ = ["BaseStore", "QuarantinedTask", "StoreHost", "TaskAdvance", "is_same_instant"]
+__all__ = [
+    "BaseStore",
+    "QuarantineNews",
+    "QuarantinedTask",
+    "StoreHost",
+    "TaskAdvance",
+    "is_same_instant",
+]
 
 NO_IDS: frozenset[str] = frozenset()
 
@@ -45,6 +52,14 @@ class StoreHost(Protocol):
     @property
     def trigger_types(self) -> Mapping[str, type[BaseTrigger]]:
         """The trigger classes by alias, plugins included: what a record's trigger may be."""
+
+    def quarantine_changed(self, store: str, news: Sequence[QuarantineNews]) -> None:
+        """Say which records cannot be read, or can be again. Called on any thread, once for each.
+
+        Args:
+            store: The alias of the store.
+            news: In the order in which it was come across.
+        """
 
 
 class TaskAdvance(NamedTuple):
@@ -74,6 +89,18 @@ class QuarantinedTask(NamedTuple):
     error: str
 
 
+class QuarantineNews(NamedTuple):
+    """A record went into the quarantine or came out of it.
+
+    Args:
+        task_id: As in `QuarantinedTask`.
+        error: Why it cannot be read, in words, on one line; None: it can be again.
+    """
+
+    task_id: str
+    error: str | None
+
+
 class BaseStore(BaseModel):
     """Base of all stores. Every operation is a coroutine and runs on the scheduler's loop.
 
@@ -82,6 +109,8 @@ class BaseStore(BaseModel):
 
     Args:
         alias: The name the scheduler knows it by; set at `start`.
+        max_tasks: How many tasks it takes; None: any number. What several processes add within
+            a second of one another may go beyond it.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -92,6 +121,7 @@ class BaseStore(BaseModel):
     Such a store may be used by synchronous calls on the event loop's own thread."""
 
     alias: str | None = None
+    max_tasks: Annotated[int, Field(ge=1)] | None = None
 
     def model_post_init(self, context: Any, /) -> None:
         # Ordinary attributes: Pydantic's private ones take several times as long to find.
@@ -116,7 +146,12 @@ class BaseStore(BaseModel):
         self._host = None
 
     async def add_task(self, task: Task) -> None:
-        """Keep a task. Raises ConflictIdError if its id is taken, also by an unreadable record."""
+        """Keep a task.
+
+        Raises:
+            ConflictIdError: Its id is taken, perhaps by a record that cannot be read.
+            StoreFullError: There are `max_tasks` tasks already.
+        """
         raise self._lacks("add_task")
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
@@ -124,6 +159,7 @@ class BaseStore(BaseModel):
 
         Raises:
             ConflictIdError: An id is taken, or is there twice.
+            StoreFullError: They would be more than `max_tasks`.
         """
         added: list[str] = []
         try:
@@ -235,6 +271,22 @@ class BaseStore(BaseModel):
         """The records that are kept but cannot be read."""
         return []
 
+    async def repair_task(self, task_id: str, reference: str) -> Task:
+        """Put another callable in the place of the one that a quarantined record names.
+
+        Nothing else of the record is changed, and nothing at all if it fails.
+
+        Args:
+            task_id: Its id.
+            reference: To the callable, `package.module:qualified.name`.
+
+        Raises:
+            TaskLookupError: There is no record of that id.
+            TaskOptionError: The record can be read as it is.
+            UnreadableRecordError: It cannot be read with that callable either.
+        """
+        raise self._lacks("repair_task")
+
     def create_lock(self) -> RLock:
         """A lock for state that threads of this store share."""
         return RLock()
@@ -262,6 +314,14 @@ class BaseStore(BaseModel):
         if self._host is None:
             raise StoreError(f"The store {self.alias!r} ({type(self).__name__}) is not started.")
         return self._host
+
+    def _check_room(self, there: int, adding: int = 1) -> None:
+        """Raise StoreFullError if so many more would be too many."""
+        if self.max_tasks is not None and there + adding > self.max_tasks:
+            raise StoreFullError(
+                f"The store {self.alias!r} has {there:,} task(s) and cannot take {adding:,} more: "
+                f"max_tasks={self.max_tasks:,}. Delete some, or raise max_tasks."
+            )
 
     def _lacks(self, operation: str) -> StoreError:
         return StoreError(f"{type(self).__name__} does not have the operation {operation!r}.")

@@ -11,7 +11,9 @@ from hashlib import sha256
 from asyncz.exceptions import UnreadableRecordError
 from asyncz.serializers.base import Record
 from asyncz.serializers.values import is_clean_text
+from asyncz.stores.base import QuarantineNews
 from asyncz.stores.file_directory import RecordDirectory, Signature, nanoseconds_now
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 __all__ = ["BY_NAME", "Entry", "RecordIndex", "name_of"]
@@ -79,6 +81,7 @@ class RecordIndex:
         unpack: Makes a record of a file's bytes.
         build: Makes a task of a record; it is a good one if this does not raise.
         monotonic: Seconds, for the times above.
+        identify: The task's id that a file's bytes claim, or None.
     """
 
     def __init__(
@@ -87,11 +90,15 @@ class RecordIndex:
         unpack: Callable[[bytes], Record],
         build: Callable[[Record], Task],
         monotonic: Callable[[], float],
+        identify: Callable[[bytes], str | None],
     ) -> None:
         self._directory = directory
         self._unpack = unpack
         self._build = build
         self._monotonic = monotonic
+        self._identify = identify
+        self._changed: set[str] = set()
+        self._told: dict[str, QuarantineNews] = {}
         self._entries: dict[str, Entry] = {}
         self._failed: set[str] = set()
         self._state: bytes | None = None
@@ -137,6 +144,9 @@ class RecordIndex:
             known.settled or self._directory.state() == self._state
         )
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def named(self, name: str) -> Entry | None:
         """The entry of that file name."""
         return self._entries.get(name)
@@ -149,10 +159,26 @@ class RecordIndex:
         """The other entries."""
         return (self._entries[name] for name in sorted(self._failed))
 
+    def take_news(self) -> list[QuarantineNews]:
+        """What went into the quarantine and came out of it since the last time."""
+        news = []
+        for name in self._changed:
+            entry, told = self._entries.get(name), self._told.pop(name, None)
+            if entry is None:
+                continue
+            now = QuarantineNews(entry.shown_id, entry.error)
+            if entry.error is not None:
+                self._told[name] = now
+            if now != told and (told is not None or entry.error is not None):
+                news.append(now)
+        self._changed.clear()
+        return news
+
     def next_order(self) -> int:
         """The order of a task that is added now: higher than all that were ever seen."""
         # The time of day keeps it above those of records that cannot be read at the moment.
-        return max(self._last_order + 1, nanoseconds_now() // 1000)
+        self._last_order = max(self._last_order + 1, nanoseconds_now() // 1000)
+        return self._last_order
 
     def build(self, entry: Entry) -> Task | None:
         """A new task of the entry's record; None, and quarantine, if it makes none any more."""
@@ -160,7 +186,7 @@ class RecordIndex:
         try:
             return self._build(entry.record)
         except UnreadableRecordError as exc:
-            self._fail(entry, str(exc), self._monotonic())
+            self._fail(entry, reason(exc), self._monotonic())
             return None
 
     def begin_change(self) -> None:
@@ -179,6 +205,7 @@ class RecordIndex:
         """A file is gone."""
         self._entries.pop(name, None)
         self._failed.discard(name)
+        self._told.pop(name, None)
 
     def forget_state(self) -> None:
         """Something went wrong in the middle: look at everything the next time."""
@@ -215,10 +242,15 @@ class RecordIndex:
 
     def _read(self, entry: Entry) -> None:
         now = self._monotonic()
+        data = b""
         try:
-            record = self._unpack(self._directory.read(entry.name))
+            data = self._directory.read(entry.name)
+            record = self._unpack(data)
         except UnreadableRecordError as exc:
-            self._fail(entry, str(exc), now)
+            claimed = self._identify(data)
+            if self._is_name_of(entry.name, claimed):
+                entry.task_id = claimed
+            self._fail(entry, reason(exc), now)
             return
         task_id = record.get("id")
         if not self._is_name_of(entry.name, task_id):
@@ -247,9 +279,11 @@ class RecordIndex:
         try:
             self._build(entry.record)
         except UnreadableRecordError as exc:
-            self._fail(entry, str(exc), now)
+            self._fail(entry, reason(exc), now)
         else:
             entry.error, entry.retry_delay = None, FIRST_RETRY
+            if entry.name in self._told:
+                self._changed.add(entry.name)
             self._failed.discard(entry.name)
 
     def _fail(self, entry: Entry, error: str, now: float) -> None:
@@ -258,9 +292,12 @@ class RecordIndex:
         entry.error, entry.retry_at = error, now + entry.retry_delay
         if entry.name in self._entries:
             self._failed.add(entry.name)
+            self._changed.add(entry.name)
 
     def _enter(self, entry: Entry) -> None:
         self._entries[entry.name] = entry
+        if entry.error is not None or entry.name in self._told:
+            self._changed.add(entry.name)
         if entry.error is None:
             self._failed.discard(entry.name)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +61,7 @@ class FileRecords:
         except OSError as exc:
             raise self._failure(exc) from exc
         self._index = RecordIndex(
-            self._files, codec.unpack, codec.build, codec.host.clock.monotonic
+            self._files, codec.unpack, codec.build, codec.host.clock.monotonic, codec.identify
         )
         wider = self._files.rights() & ~options.mode
         if wider:
@@ -97,13 +97,30 @@ class FileRecords:
             self._options.alias, self._options.directory,
         )  # fmt: skip
 
-    def add(self, task: Task) -> None:
+    def add(self, task: Task, check_room: Callable[[int], None]) -> None:
         record = self._codec.serializer.to_record(task)
         task_id: str = record["id"]
         with self._locked():
             if self._index.find(task_id) is not None:
                 raise ConflictIdError(task_id, self._options.alias)
+            check_room(len(self._index))
             self._put(record, self._index.next_order())
+            self._files.sync()
+
+    def add_all(self, tasks: Sequence[Task]) -> None:
+        records = {str(task.id): self._codec.serializer.to_record(task) for task in tasks}
+        with self._locked():
+            for task_id in records:
+                if self._index.find(task_id) is not None:
+                    raise ConflictIdError(task_id, self._options.alias)
+            files, by_name = {}, {}
+            for task_id, record in records.items():
+                record["store"] = {"order": self._index.next_order()}
+                name = name_of(task_id, self._options.suffix)
+                files[name], by_name[name] = self._codec.pack(record), record
+            self._announce()
+            for name, signature in self._files.write_all(files).items():
+                self._index.put(name, signature, by_name[name])
             self._files.sync()
 
     def update(self, task: Task) -> None:
@@ -129,6 +146,16 @@ class FileRecords:
                 )  # fmt: skip
             self._index.drop(entry.name)
             self._files.sync()
+
+    def repair(self, task_id: str, reference: str) -> Task:
+        with self._locked():
+            entry = self._found(task_id)
+            if entry.record is None:
+                raise self._codec.left_alone(task_id, entry.error or "")
+            record, task = self._codec.repair(entry.record, reference)
+            self._put(record, entry.order or self._index.next_order())
+            self._files.sync()
+        return task
 
     def remove_all(self) -> None:
         with self._locked():
@@ -274,6 +301,8 @@ class FileRecords:
             raise self._failure(exc) from exc
         finally:
             lock.release()
+            if news := self._index.take_news():
+                self._codec.host.quarantine_changed(self._options.alias, news)
 
     def _acquire(self) -> bool:
         timeout = self._options.lock_timeout

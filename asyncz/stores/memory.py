@@ -51,6 +51,8 @@ class MemoryStore(BaseStore):
         task_id: str = task.id  # type: ignore[assignment]  # just checked
         if task_id in self._tasks:
             raise ConflictIdError(task_id, self.alias)
+        if self.max_tasks is not None:
+            self._check_room(len(self._tasks))
         self._enter(task_id, task, next(self._serials))
 
     async def update_task(self, task: Task) -> None:
@@ -91,6 +93,10 @@ class MemoryStore(BaseStore):
 
     async def get_all_tasks(self) -> list[Task]:
         return [self._tasks[entry[3]] for entry in sorted(self._entries.values())]
+
+    async def repair_task(self, task_id: str, reference: str) -> Task:
+        """There is nothing to repair: no record lies between a task and this store."""
+        raise TaskLookupError(task_id, self.alias)
 
     async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
         return [self._advance(*advance) for advance in advances]

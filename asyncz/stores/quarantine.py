@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
-__all__ = ["QuarantineBook"]
+from asyncz.text import printable
+
+__all__ = ["QuarantineBook", "reason"]
 
 FIRST_RETRY = 1.0
 LAST_RETRY = 30.0
+LONGEST_REASON = 500
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, on one line: parts of it may come from a record that anybody wrote."""
+    return printable(str(error), LONGEST_REASON)
 
 
 @dataclass(slots=True)
@@ -52,9 +60,9 @@ class QuarantineBook:
         self._notes[key] = _Note(digest, error, now + delay, delay)
         return before is None or before.error != error
 
-    def forget(self, key: str) -> None:
-        """The record is gone, or can be read."""
-        self._notes.pop(key, None)
+    def forget(self, key: str) -> bool:
+        """The record is gone, or can be read. Returns whether it was one of these."""
+        return self._notes.pop(key, None) is not None
 
     def error_of(self, key: str) -> str:
         """Why it could not be read."""

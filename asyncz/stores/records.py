@@ -10,13 +10,15 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence, Set
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from asyncz.exceptions import ConflictIdError, TaskLookupError, UnreadableRecordError
+from asyncz.serializers.base import Record
 from asyncz.serializers.json import to_microseconds
 from asyncz.serializers.values import is_clean_text
-from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
-from asyncz.stores.quarantine import QuarantineBook
+from asyncz.stores.base import NO_IDS, QuarantinedTask, QuarantineNews, StoreHost, TaskAdvance
+from asyncz.stores.quarantine import QuarantineBook, reason
+from asyncz.stores.rows import Place, Row, Slices, Step, StoredRow, is_moment, key_there_twice
 from asyncz.stores.serializing import Codec, SerializingStore
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
@@ -25,59 +27,8 @@ from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery, TaskSummary
 __all__ = ["Place", "RecordStore", "Row", "Step", "StoredRow"]
 
 PAGE = 256
-SLICE = 0.002
-"""Seconds of reading or writing records before the event loop gets its turn."""
-
-
-class Row(NamedTuple):
-    """A task on its way into the store.
-
-    Args:
-        key: What the store knows it by: `RecordStore.key_of` its id.
-        next_run: Microseconds since the epoch, or None while it is paused.
-        order: Of insertion. Kept when a row is replaced.
-        data: The record.
-        summary: For queries; None if the serializer keeps such things secret.
-    """
-
-    key: str
-    next_run: int | None
-    order: int
-    data: bytes
-    summary: TaskSummary | None
-
-
-class StoredRow(NamedTuple):
-    """A task on its way out of the store."""
-
-    key: str
-    next_run: int | None
-    order: int
-    data: bytes
-
-    @property
-    def place(self) -> Place:
-        """Where it stands among the others."""
-        return Place(self.next_run, self.order, self.key)
-
-
-class Place(NamedTuple):
-    """A place in the order of rows: by next run time, then by insertion, then by key.
-
-    Paused rows (`next_run` None) come after all others.
-    """
-
-    next_run: int | None
-    order: int
-    key: str
-
-
-class Step(NamedTuple):
-    """`TaskAdvance` in terms of rows: `expected` to `next_run`, or, None: remove the row."""
-
-    key: str
-    expected: int
-    next_run: int | None
+COUNTED_FOR = 1.0
+"""Seconds that a count is believed for, as to `max_tasks`."""
 
 
 class RecordStore(SerializingStore):
@@ -92,6 +43,8 @@ class RecordStore(SerializingStore):
         super().model_post_init(context)
         self._quarantine = QuarantineBook()
         self._last_order = 0
+        self._counted = 0
+        self._count_again_at = float("-inf")
         self._codec_in_use: Codec | None = None
 
     # What a subclass writes.
@@ -181,22 +134,34 @@ class RecordStore(SerializingStore):
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         rows = [row async for row in self._rows_of(tasks)]
         by_key = {row.key: task.id for row, task in zip(rows, tasks, strict=True)}
-        taken = await self._insert(rows) if len(by_key) == len(rows) else _twice(rows)
+        if self.max_tasks is not None:
+            await self._make_room(len(rows))
+        taken = await self._insert(rows) if len(by_key) == len(rows) else key_there_twice(rows)
         if taken is not None:
+            self._count_again_at = float("-inf")
             raise ConflictIdError(by_key[taken], self.alias)
+
+    async def _make_room(self, adding: int) -> None:
+        # Counting takes long when there are many, and a flood must not make it worse.
+        if self._monotonic() >= self._count_again_at:
+            self._counted = sum(await self._count())
+            self._count_again_at = self._monotonic() + COUNTED_FOR
+        self._check_room(self._counted, adding)
+        self._counted += adding
 
     async def update_task(self, task: Task) -> None:
         row = self._row_of(task)
         before = await self._fetch(row.key)
         if before is not None and self._read(before) is None and await self._set_aside(before):
             # It is somebody's task still; only its place was taken.
-            self._quarantine.forget(row.key)
             await self._insert([row._replace(order=before.order)])
+            self._recover(row.key)
             return
         if before is None or not await self._replace(row):
             raise TaskLookupError(task.id, self.alias)
 
     async def delete_task(self, task_id: str) -> None:
+        self._count_again_at = float("-inf")
         row = await self._fetch(self.key_of(task_id)) if is_clean_text(task_id) else None
         if row is None:
             raise TaskLookupError(task_id, self.alias)
@@ -206,8 +171,27 @@ class RecordStore(SerializingStore):
         elif not await self._remove([row.key]):
             raise TaskLookupError(task_id, self.alias)
 
+    async def repair_task(self, task_id: str, reference: str) -> Task:
+        row = await self._fetch(self.key_of(task_id)) if is_clean_text(task_id) else None
+        if row is None:
+            raise TaskLookupError(task_id, self.alias)
+        codec = self._started_codec
+        try:
+            record = self._unpack(row)
+        except UnreadableRecordError as exc:
+            raise codec.left_alone(task_id, reason(exc)) from None
+        record, task = codec.repair(record, reference)
+        summary = None if self.keeps_secret else TaskSummary.of(task)
+        if not await self._replace(
+            Row(row.key, row.next_run, row.order, codec.pack(record), summary)
+        ):
+            raise TaskLookupError(task_id, self.alias)
+        self._recover(row.key)
+        return task
+
     async def remove_all_tasks(self) -> None:
         """Forget all tasks. Records that cannot be read stay; `delete_task` sets one aside."""
+        self._count_again_at = float("-inf")
         async for rows in self._pages():
             readable = [row.key async for row, task in self._tasks_of(rows) if task is not None]
             await self._remove(readable)
@@ -222,13 +206,17 @@ class RecordStore(SerializingStore):
         self, now: datetime, limit: int | None = None, exclude: Set[str] = NO_IDS
     ) -> list[Task]:
         due: list[Task] = []
+        if limit == 0:
+            return due
         size = PAGE if limit is None else min(limit, PAGE)
         async for rows in self._pages(to_microseconds(now), size):
             async for _, task in self._tasks_of(rows):
                 if task is not None and task.id not in exclude:
                     due.append(task)
-                    if len(due) == limit:
-                        return due
+            # Reading them was one piece of work; what is done with them is another.
+            await asyncio.sleep(0)
+            if limit is not None and len(due) >= limit:
+                return due[:limit]
         return due
 
     async def get_next_run_time(self, after: datetime | None = None) -> datetime | None:
@@ -261,6 +249,8 @@ class RecordStore(SerializingStore):
             for task, expected, next_run_time in advances
         ]
         bad = {step.key for step in steps if self._quarantine and step.key in self._quarantine}
+        if any(step.next_run is None for step in steps):
+            self._count_again_at = float("-inf")
         if not bad:
             return await self._advance(steps)
         made = iter(await self._advance([step for step in steps if step.key not in bad]))
@@ -277,7 +267,7 @@ class RecordStore(SerializingStore):
 
     async def find_tasks(self, query: TaskQuery, exclude: Set[str] = NO_IDS) -> FoundTasks:
         found = None
-        if query.schedule_state not in ("quarantined", "pending"):
+        if not self.keeps_secret and query.schedule_state not in ("quarantined", "pending"):
             found = await self._find(query, {self.key_of(task_id) for task_id in exclude})
         if found is not None:
             rows, total = found
@@ -315,11 +305,11 @@ class RecordStore(SerializingStore):
         moment = record["next_run_time"]
         return Row(
             self.key_of(record["id"]), moment, self._last_order, codec.pack(record),
-            TaskSummary.of(task),
+            None if self.keeps_secret else TaskSummary.of(task),
         )  # fmt: skip
 
     async def _rows_of(self, tasks: Sequence[Task]) -> AsyncIterator[Row]:
-        pause = _Slices()
+        pause = Slices()
         for task in tasks:
             await pause()
             yield self._row_of(task)
@@ -328,26 +318,37 @@ class RecordStore(SerializingStore):
         """The task of a row; None if it cannot be read, which the quarantine then knows."""
         if self._quarantine and self._quarantine.is_known(row.key, row.data, self._monotonic()):
             return None
-        codec = self._started_codec
         try:
-            record = codec.unpack(row.data)
-            if not isinstance(record.get("id"), str) or self.key_of(record["id"]) != row.key:
-                raise UnreadableRecordError("The id in the record is not that of its place.")
-            if row.next_run is None or isinstance(record.get("next_run_time"), int):
-                # The row's is newer: a step changes only that.
-                record["next_run_time"] = row.next_run
-            task = codec.build(record)
+            task = self._started_codec.build(self._unpack(row))
         except UnreadableRecordError as exc:
-            self._quarantine.note(row.key, row.data, str(exc), self._monotonic())
+            why = reason(exc)
+            if self._quarantine.note(row.key, row.data, why, self._monotonic()):
+                self._tell(row.key, why)
             return None
-        if self._quarantine:
-            self._quarantine.forget(row.key)
+        self._recover(row.key)
         return task
+
+    def _unpack(self, row: StoredRow) -> Record:
+        """The record of a row, with the row's next run time."""
+        record = self._started_codec.unpack(row.data)
+        if not isinstance(record.get("id"), str) or self.key_of(record["id"]) != row.key:
+            raise UnreadableRecordError("The id in the record is not that of its place.")
+        if row.next_run is None or is_moment(record.get("next_run_time")):
+            # The row's is newer: a step changes only that.
+            record["next_run_time"] = row.next_run
+        return record
+
+    def _recover(self, key: str) -> None:
+        if self._quarantine and self._quarantine.forget(key):
+            self._tell(key, None)
+
+    def _tell(self, key: str, error: str | None) -> None:
+        self.host.quarantine_changed(self.alias or "", [QuarantineNews(key, error)])
 
     async def _tasks_of(
         self, rows: Sequence[StoredRow]
     ) -> AsyncIterator[tuple[StoredRow, Task | None]]:
-        pause = _Slices()
+        pause = Slices()
         for row in rows:
             await pause()
             yield row, self._read(row)
@@ -378,26 +379,3 @@ class RecordStore(SerializingStore):
             _ = self.host  # raises
             raise AssertionError("a started store has a codec")
         return self._codec_in_use
-
-
-class _Slices:
-    """Awaited again and again, gives the event loop its turn every few milliseconds."""
-
-    def __init__(self) -> None:
-        self._time = asyncio.get_running_loop().time
-        self._deadline = self._time() + SLICE
-
-    async def __call__(self) -> None:
-        if self._time() > self._deadline:
-            await asyncio.sleep(0)
-            self._deadline = self._time() + SLICE
-
-
-def _twice(rows: Sequence[Row]) -> str:
-    """A key that is there twice."""
-    seen: set[str] = set()
-    for row in rows:
-        if row.key in seen:
-            return row.key
-        seen.add(row.key)
-    raise AssertionError("no key is there twice")

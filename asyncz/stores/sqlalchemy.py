@@ -187,14 +187,16 @@ class SQLAlchemyStore(RecordStore):
         own, claims, self._own, self._claims = self._own, self._claims, None, None
         if own is None:
             return
+        answers = False
         try:
             if claims is not None:
                 async with asyncio.timeout(GOODBYE):
                     await claims.close()
+                    answers = True
         except (StoreError, TimeoutError):
             pass  # it is forgotten in a week
         finally:
-            await own.close()
+            await own.close(at_once=not answers)
 
     async def _prepare_tables(self, own: OwnDatabase) -> None:
         """See to it that the tables are there, of the version that this release needs."""

@@ -166,10 +166,17 @@ class OwnDatabase:
         host = f"{url.host}{f':{url.port}' if url.port else ''}/" if url.host else ""
         return f"{url.get_backend_name()} {host}{url.database or ':memory:'}"
 
-    async def close(self) -> None:
-        """Close the connections, if they are ours."""
+    async def close(self, at_once: bool) -> None:
+        """Close the connections, if they are ours.
+
+        Args:
+            at_once: Without saying goodbye to a server that does not answer.
+        """
         if self._owned is None:
             return
+        if at_once:
+            dialect = self._owned.dialect
+            dialect.do_close = dialect.do_terminate  # type: ignore[method-assign]
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._owned.dispose()

@@ -177,8 +177,15 @@ def make_engine(url: URL, settings: Settings, options: Mapping[str, Any]) -> Asy
     elif driver in DRIVERS["mysql"]:
         ours["pool_recycle"] = RECYCLE
     engine = create_async_engine(url, **{**ours, **options})
+    if driver == "asyncpg":
+        # SQLAlchemy's own way waits 2 s for the answer of a server that has none.
+        engine.dialect.do_terminate = _abort  # type: ignore[method-assign]
     _set_on_connect(engine, settings)
     return engine
+
+
+def _abort(connection: Any) -> None:
+    connection.driver_connection.terminate()
 
 
 def _connect_args(driver: str, url: URL) -> dict[str, Any]:

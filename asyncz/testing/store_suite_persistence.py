@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from asyncz.exceptions import ConflictIdError, SerializationError, TransientTaskError
 from asyncz.stores.base import BaseStore, TaskAdvance
 from asyncz.tasks.base import Task
+from asyncz.tasks.query import TaskQuery
 from asyncz.testing.store_suite_basics import SuiteBase
 from asyncz.testing.store_suite_tools import NOON, after, cases, ids_of, make_task, raises
 
@@ -231,6 +232,17 @@ class OutlivingTheProcess(SuiteBase):
                 await store.add_task(make_task("a"))
             assert await store.advance_tasks([TaskAdvance(make_task("a"), NOON, None)]) == [False]
             assert await self.read_record(store, "a") == spoilt
+
+    async def test_what_cannot_be_read_is_found_and_counted(self) -> None:
+        async with self.running() as store:
+            await self.spoil(store, SPOILT["a missing function"])
+            everything = await store.find_tasks(TaskQuery(limit=5))
+            unreadable = await store.find_tasks(TaskQuery("quarantined", limit=5))
+            assert {str(info.id) for info in everything.infos} == {"a", "other"}
+            assert [info.id for info in unreadable.infos] == ["a"]
+            assert "no_such" in unreadable.infos[0].error
+            assert (everything.total, unreadable.total) == (2, 1)
+            assert tuple(await store.count_tasks()) == (1, 0, 0, 1)
 
     @cases(**SPOILT)
     async def test_a_record_counts_again_once_it_can_be_read(self, case: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from asyncz.clock import Clock, SystemClock
+from asyncz.stores.base import QuarantineNews
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, IntervalTrigger
 
@@ -32,6 +33,11 @@ class SuiteHost:
     timezone: tzinfo = BERLIN
     loggers: Mapping[str, Logger] = field(default_factory=dict)
     trigger_types: Mapping[str, type[BaseTrigger]] = field(default_factory=dict)
+    news: list[QuarantineNews] = field(default_factory=list)
+
+    def quarantine_changed(self, store: str, news: Sequence[QuarantineNews]) -> None:
+        """Keep what a store says of its quarantine."""
+        self.news.extend(news)
 
 
 def job(*args: Any, **kwargs: Any) -> None:

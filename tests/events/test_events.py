@@ -34,6 +34,7 @@ CODES = [
     "CLOCK_JUMPED",
     "STORE_DEGRADED",
     "STORE_RECOVERED",
+    "TASK_RECOVERED",
 ]
 
 

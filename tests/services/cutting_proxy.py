@@ -1,82 +1,99 @@
-"""A proxy in front of a server that loses the answer to a commit, and with it the connection."""
+"""A proxy on the loopback interface that loses replies of a server, after it has done its work."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-__all__ = ["CuttingProxy"]
+__all__ = ["CuttingProxy", "cutting_proxy"]
 
-CHUNK = 65_536
-DONE = b"COMMIT\0"
-"""How PostgreSQL says that a commit is done."""
+SIZE = 1 << 16
 
 
 class CuttingProxy:
-    """Listens on a free loopback port and passes everything on to another.
+    """Passes everything on, until it is told to lose a reply.
 
     Args:
-        port: Of the server, on the loopback interface.
-        asks: Whether the commit is recognised by the question, as for MySQL, not by the answer.
+        address: Of the server.
     """
 
-    def __init__(self, port: int, asks: bool) -> None:
-        self._port = port
-        self._asks = asks
-        self._links: set[asyncio.Task[None]] = set()
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._word: bytes | None = None
+        self._times = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None] | None] = set()
         self.port = 0
-        self.cuts = 0
-        """How many answers to commits are to be lost from now on."""
+        self.lost = 0
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._link, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
+    def lose_reply_to(self, word: bytes, times: int = 1) -> None:
+        """Cut the connection instead of passing on the reply to what has this in it."""
+        self._word, self._times = word, times
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.close()
-        for link in list(self._links):
-            link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"127.0.0.1:{self.port}"
 
-    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._links.add(task)
-        with suppress(OSError):
-            await self._pass_on(reader, writer)
-        self._links.discard(task)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        asked = asyncio.Event()
-
-        async def questions() -> None:
-            while data := await reader.read(CHUNK):
-                if self._asks and b"COMMIT" in data and self.cuts:
-                    asked.set()
-                back.write(data)
-
-        async def answers() -> None:
-            while data := await there.read(CHUNK):
-                if asked.is_set() or (not self._asks and DONE in data and self.cuts):
-                    self.cuts -= 1
-                    return
-                writer.write(data)
-
-        ways = [asyncio.ensure_future(questions()), asyncio.ensure_future(answers())]
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        here = asyncio.current_task()
+        self._connections.add(here)
+        to_reader, to_writer = await asyncio.open_connection(*self._address)
+        state = {"cut": False}
+        self._writers |= {writer, to_writer}
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._requests(reader, to_writer, state))
+                group.create_task(self._replies(to_reader, writer, state))
+        except* (ConnectionError, asyncio.IncompleteReadError):
+            pass
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            for end in (writer, back):
+            for end in (writer, to_writer):
                 end.close()
+            self._writers -= {writer, to_writer}
+            self._connections.discard(here)
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: dict[str, bool]
+    ) -> None:
+        while data := await reader.read(SIZE):
+            if self._word is not None and self._times and self._word in data:
+                self._times -= 1
+                state["cut"] = True
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
+
+    async def _replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: dict[str, bool]
+    ) -> None:
+        while data := await reader.read(SIZE):
+            if state["cut"]:
+                self.lost += 1
+                raise ConnectionResetError
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
+
+    async def hang_up(self) -> None:
+        """Cut all connections."""
+        while ends := [connection for connection in self._connections if connection is not None]:
+            for writer in self._writers:
+                writer.close()
+            await asyncio.wait(ends, timeout=0.1)
+
+
+@asynccontextmanager
+async def cutting_proxy(address: tuple[str, int]) -> AsyncIterator[CuttingProxy]:
+    """A proxy before a server; it ends with the block."""
+    proxy = CuttingProxy(address)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.hang_up()
+        await server.wait_closed()

@@ -13,7 +13,7 @@ from asyncz.exceptions import ConflictIdError, StoreError
 from asyncz.stores.base import TaskAdvance
 from asyncz.stores.sqlalchemy import SQLAlchemyStore
 from asyncz.testing.store_suite_tools import NOON, after, ids_of, make_task
-from tests.services.cutting_proxy import CuttingProxy
+from tests.services.commit_cutter import CommitCutter
 from tests.services.databases import SERVERS, new_database
 
 from .sqlalchemy_tools import engine_for, opened
@@ -35,14 +35,14 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 
 
 @pytest.fixture
-async def proxy(url: URL) -> AsyncIterator[CuttingProxy]:
+async def proxy(url: URL) -> AsyncIterator[CommitCutter]:
     assert url.port is not None
-    async with CuttingProxy(url.port, asks=url.get_backend_name() == "mysql") as started:
+    async with CommitCutter(url.port, asks=url.get_backend_name() == "mysql") as started:
         yield started
 
 
 @pytest.fixture
-async def store(url: URL, proxy: CuttingProxy) -> AsyncIterator[SQLAlchemyStore]:
+async def store(url: URL, proxy: CommitCutter) -> AsyncIterator[SQLAlchemyStore]:
     """A store with its tasks a, b and c, whose answers may be lost."""
     async with opened(url.set(port=proxy.port)) as made:
         for name in "abc":
@@ -56,7 +56,7 @@ def steps_of(names: str) -> list[TaskAdvance]:
 
 
 async def test_steps_whose_answer_was_lost_are_told_as_they_were_made(
-    store: SQLAlchemyStore, proxy: CuttingProxy
+    store: SQLAlchemyStore, proxy: CommitCutter
 ) -> None:
     proxy.cuts = 1
     assert await store.advance_tasks(steps_of("abx")) == [True, True, False]
@@ -66,7 +66,7 @@ async def test_steps_whose_answer_was_lost_are_told_as_they_were_made(
 
 
 async def test_steps_that_are_asked_for_again_are_told_as_they_were_made(
-    store: SQLAlchemyStore, proxy: CuttingProxy
+    store: SQLAlchemyStore, proxy: CommitCutter
 ) -> None:
     proxy.cuts = 1
     steps = steps_of("ab")
@@ -82,7 +82,7 @@ async def test_steps_that_are_asked_for_again_are_told_as_they_were_made(
 
 
 async def test_tasks_whose_answer_was_lost_were_added_once(
-    store: SQLAlchemyStore, proxy: CuttingProxy
+    store: SQLAlchemyStore, proxy: CommitCutter
 ) -> None:
     proxy.cuts = 1
     await store.add_tasks([make_task("d"), make_task("e")])

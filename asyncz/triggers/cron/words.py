@@ -191,4 +191,5 @@ def _part_with_names(part: str) -> str:
 
 
 def _and(words: Sequence[str]) -> str:
+    words = list(dict.fromkeys(words))  # 0 and 7 are both Sunday
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,4 +1,4 @@
-"""Reported to the triggers: an `or` of intervals without a start forgets the longer one."""
+"""An `or` of intervals without a start: none of them may be forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reported to the lane: whose context variables a scheduled run has."""
+"""Whose context variables a scheduled run has."""
 
 from __future__ import annotations
 

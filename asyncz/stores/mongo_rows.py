@@ -1,0 +1,173 @@
+"""The rows of a MongoDB store: reading, replacing, removing, finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pymongo.errors import DuplicateKeyError
+
+from asyncz.exceptions import StoreError
+from asyncz.stores.mongo_client import Collection, Document, Link
+from asyncz.stores.mongo_documents import (
+    DUE_ORDER,
+    INDEXES,
+    IS_PAUSED,
+    IS_SCHEDULED,
+    IS_THERE,
+    PAUSED_END,
+    ROW_FIELDS,
+    Bound,
+    Segment,
+    bound_after,
+    bound_until,
+    contents_of,
+    row_of,
+    surplus_of,
+)
+from asyncz.stores.rows import Place, Row, StoredRow
+
+__all__ = ["SCHEMA_VERSION", "Collections", "MongoRows"]
+
+SCHEMA_VERSION = 1
+SCHEMA = "schema"
+
+
+class Collections(NamedTuple):
+    """Where a store keeps what.
+
+    Args:
+        tasks: Its tasks.
+        aside: Records that could not be read and whose place was needed.
+        meta: The version of all this, and the calls that add tasks and have not ended.
+    """
+
+    tasks: Collection
+    aside: Collection
+    meta: Collection
+
+    @classmethod
+    def through(cls, link: Link, database: str, name: str) -> Collections:
+        """Those of a store."""
+        names = (name, f"{name}.unreadable", f"{name}.meta")
+        return cls(*(link.collection(database, each) for each in names))
+
+
+async def prepare(collections: Collections, alias: str) -> None:
+    """Make the indexes, and see to it that all this is of a version that is understood.
+
+    Safe when many do so at once.
+
+    Raises:
+        StoreError: A newer release has written it.
+    """
+    meta = collections.meta
+    found = await meta.find_one({"_id": SCHEMA})
+    if found is None:
+        try:
+            await meta.insert_one({"_id": SCHEMA, "version": SCHEMA_VERSION})
+        except DuplicateKeyError:
+            found = await meta.find_one({"_id": SCHEMA})
+    version = SCHEMA_VERSION if found is None else found.get("version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise StoreError(
+            f"The store {alias!r} (MongoDBStore): the collection {collections.tasks.name!r} has "
+            f"version {version!r}, and this release of asyncz understands {SCHEMA_VERSION}; "
+            "upgrade asyncz, or give the store another collection."
+        )
+    await collections.tasks.create_indexes(INDEXES)
+
+
+class MongoRows:
+    """The operations on single documents, and on pages of them."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._tasks = collections.tasks
+        self._aside = collections.aside
+
+    async def fetch(self, key: str) -> StoredRow | None:
+        """The row of a key."""
+        found = await self._tasks.find_one({"_id": {"$eq": key}, **IS_THERE}, ROW_FIELDS)
+        return None if found is None else row_of(found)
+
+    async def page(self, after: Place | None, limit: int, until: int | None) -> list[StoredRow]:
+        """A page of rows; see `RecordStore._fetch_page`."""
+        rows: list[StoredRow] = []
+        if after is None or after.next_run is not None:
+            rows = await self._between(bound_after(after, False), bound_until(until), limit)
+        if until is None and len(rows) < limit:
+            start = bound_after(after, True)
+            rows += await self._between(start, PAUSED_END, limit - len(rows))
+        return rows
+
+    async def _between(self, start: Bound, end: Bound, limit: int) -> list[StoredRow]:
+        if limit <= 0:
+            return []  # the server takes it for no limit
+        found = self._tasks.find({}, ROW_FIELDS, limit=limit, batch_size=limit).sort(DUE_ORDER)
+        # Bounds of the index, so that no page costs more than another.
+        return await _rows(found.hint(DUE_ORDER).min(start).max(end), limit)
+
+    async def replace(self, row: Row) -> bool:
+        """Change what a replacement changes. False: there is no such row."""
+        change = {"$set": contents_of(row), "$unset": surplus_of(row), "$inc": {"rev": 1}}
+        done = await self._tasks.update_one({"_id": {"$eq": row.key}, **IS_THERE}, change)
+        return bool(done.matched_count)
+
+    async def remove(self, keys: Sequence[str]) -> int:
+        """Remove rows; returns how many there were."""
+        if len(keys) == 1:  # which a driver can repeat by itself
+            done = await self._tasks.delete_one({"_id": {"$eq": keys[0]}, **IS_THERE})
+        else:
+            done = await self._tasks.delete_many({"_id": {"$in": list(keys)}, **IS_THERE})
+        return int(done.deleted_count)
+
+    async def set_aside(self, row: StoredRow) -> bool:
+        """Move a row to where unreadable ones are kept. False: it is not what it was."""
+        is_it: Document = {"_id": {"$eq": row.key}, **IS_THERE}
+        found = await self._tasks.find_one(is_it)
+        if found is None or row_of(found).data != row.data:
+            return False
+        # First there, then away from here: killed in between, it is in both places.
+        kept = {"key": row.key, "document": found}
+        copy = await self._aside.insert_one(kept)
+        is_same = {**is_it, "rev": found.get("rev"), "record": found.get("record")}
+        done = await self._tasks.delete_one(is_same)
+        if not done.deleted_count:
+            await self._aside.delete_one({"_id": copy.inserted_id})
+        return bool(done.deleted_count)
+
+    async def count(self) -> tuple[int, int]:
+        """How many rows are scheduled and how many are paused."""
+        scheduled = await self._tasks.count_documents(IS_SCHEDULED)
+        return scheduled, await self._tasks.count_documents(IS_PAUSED)
+
+    async def find(
+        self, segments: Sequence[Segment], offset: int, limit: int | None
+    ) -> tuple[list[StoredRow], int] | None:
+        """A page of segments and the number of rows in all; None: some rows keep it secret."""
+        if await self._tasks.find_one({"opaque": True, **IS_THERE}, {"_id": 1}) is not None:
+            return None
+        rows: list[StoredRow] = []
+        total = 0
+        for wanted, sort in segments:
+            there = await self._tasks.count_documents(wanted)
+            skip, room = max(0, offset - total), None if limit is None else limit - len(rows)
+            total += there
+            if skip < there and room != 0:
+                cursor = self._tasks.find(
+                    wanted, ROW_FIELDS, skip=skip, limit=room or 0, allow_disk_use=True
+                )
+                rows += await _rows(cursor.sort(sort), room)
+        return rows, total
+
+    async def matching(self, conditions: Mapping[str, Any]) -> list[StoredRow]:
+        """All rows that a filter of the user's matches, in order."""
+        rows: list[StoredRow] = []
+        for state in (IS_SCHEDULED, IS_PAUSED):
+            wanted = {"$and": [dict(conditions), state]}
+            rows += await _rows(self._tasks.find(wanted, ROW_FIELDS).sort(DUE_ORDER), None)
+        return rows
+
+
+async def _rows(cursor: Any, limit: int | None) -> list[StoredRow]:
+    return [row_of(document) for document in await cursor.to_list(limit)]

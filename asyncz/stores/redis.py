@@ -1,0 +1,170 @@
+"""Tasks on a Redis or Valkey server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence, Set
+from contextlib import suppress
+from logging import Logger, getLogger
+from typing import Any
+
+from asyncz.exceptions import StoreError
+from asyncz.stores.records import RecordStore
+from asyncz.stores.redis_batches import RedisBatches
+from asyncz.stores.redis_calls import RedisCalls
+from asyncz.stores.redis_find import BYTES, find_rows
+from asyncz.stores.redis_options import RedisOptions
+from asyncz.stores.redis_rows import (
+    PLACE_LENGTH,
+    encode_key,
+    encode_place,
+    encode_summary,
+    encode_time,
+    first_behind,
+    pack_step,
+    read_row,
+    read_rows,
+)
+from asyncz.stores.redis_server import check_durability, open_keys
+from asyncz.stores.rows import Place, Row, Step, StoredRow
+from asyncz.tasks.query import TaskQuery
+
+__all__ = ["RedisStore"]
+
+
+class RedisStore(RedisOptions, RecordStore):
+    """Keeps tasks on a Redis server, 6.2 or newer, or a Valkey server.
+
+    Each change is one script, so it is made as a whole or not at all, and once, also when the
+    connection breaks while it is made: it is then repeated, and the server knows a repetition.
+    Several schedulers may use the same keys.
+
+    Args:
+        database: The number of the database.
+        tasks_key: Of the hash of records. Other keys are named after it.
+        run_times_key: Of the sorted set of run times. On a cluster, both need the same text in
+            braces.
+        url: `redis://user:password@host:port/database`; `rediss` for TLS, or `unix`.
+        host, port, username, password, unix_socket_path, ssl, ssl_ca_certs, ssl_certfile,
+            ssl_keyfile, ssl_password, ssl_check_hostname, client_name, health_check_interval:
+            Instead of a url. Left out: localhost, port 6379.
+        client: Instead of both: a `redis.asyncio.Redis` or `RedisCluster`. It is used on the
+            event loop that is running here, or, if none is, on the one that starts the store;
+            and it is not closed.
+        cluster: Whether the server is a cluster.
+        require_durable: Do not start on a server that may lose tasks.
+        timeout: Seconds for one try of a call.
+        retry_timeout: Seconds for which a change is tried again whose answer was lost.
+        serializer, allowed_callables: See `SerializingStore`.
+
+    Raises:
+        ConfigurationError: Options that do not go together.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.check_options()
+        self._loop_of_client: asyncio.AbstractEventLoop | None = None
+        if self.client is not None:
+            with suppress(RuntimeError):
+                self._loop_of_client = asyncio.get_running_loop()
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        self._calls_in_use: RedisCalls | None = None
+        self._batches: RedisBatches | None = None
+
+    async def _open(self) -> None:
+        own_loop = asyncio.get_running_loop()
+        client = self.client if self.client is not None else self.make_client()
+        calls = RedisCalls(
+            client, self._loop_of_client or own_loop, self.keys, str(self.alias),
+            self.timeout, self.retry_timeout,
+        )  # fmt: skip
+        self._calls_in_use = calls
+        self._batches = RedisBatches(calls)
+        is_cluster = self.check_cluster(client)
+        await open_keys(calls)
+        await check_durability(calls, self.require_durable, self._logger, is_cluster)
+        await self._batches.finish()
+
+    async def _close(self) -> None:
+        calls, self._calls_in_use = self._calls_in_use, None
+        self._batches = None
+        if calls is None:
+            return
+        try:
+            await calls.forget()
+        finally:
+            if self.client is None:
+                await calls.client.aclose()
+
+    async def _insert(self, rows: Sequence[Row]) -> str | None:
+        return await self._started_batches.insert(rows)
+
+    async def _replace(self, row: Row) -> bool:
+        values = encode_time(row.next_run), row.data, encode_summary(row.summary)
+        return bool(await self._calls("replace", encode_key(row.key), *values) == b"1")
+
+    async def _remove(self, keys: Sequence[str]) -> int:
+        return int(await self._calls("remove", *map(encode_key, keys))) if keys else 0
+
+    async def _set_aside(self, row: StoredRow) -> bool:
+        place = encode_place(row.next_run, row.order)
+        return bool(await self._calls("set_aside", encode_key(row.key), place, row.data) == b"1")
+
+    async def _fetch(self, key: str) -> StoredRow | None:
+        name = encode_key(key)
+        data, place = await self._calls("fetch", name)
+        if data is None and place is None:
+            return None
+        if place is None:
+            # Somebody put a record there by hand; without a place it is never due.
+            place = encode_place(None, 0)
+        return read_row(place[:PLACE_LENGTH] + name, data or b"")
+
+    async def _fetch_page(
+        self, after: Place | None, limit: int, until: int | None = None
+    ) -> list[StoredRow]:
+        end = b"+" if until is None else b"(" + encode_time(until + 1)
+        rows: list[StoredRow] = []
+        more = True
+        while more and len(rows) < limit:
+            begin = first_behind(rows[-1].place if rows else after)
+            page = await self._calls("page", begin, end, limit - len(rows), BYTES)
+            unfinished, more, packed = page
+            rows += read_rows(packed)
+            if unfinished:
+                await self._started_batches.finish()
+        return rows
+
+    async def _advance(self, steps: Sequence[Step]) -> list[bool]:
+        if not steps:
+            return []
+        made = await self._calls("advance", b"".join(map(pack_step, steps)))
+        return [digit == ord("1") for digit in made]
+
+    async def _count(self) -> tuple[int, int]:
+        scheduled, paused = await self._calls("count")
+        return scheduled, paused
+
+    async def _find(
+        self, query: TaskQuery, exclude: Set[str]
+    ) -> tuple[list[StoredRow], int] | None:
+        return await find_rows(self._calls, query, exclude)
+
+    @property
+    def _logger(self) -> Logger:
+        return self.host.loggers.get("asyncz.stores") or getLogger("asyncz.stores")
+
+    @property
+    def _calls(self) -> RedisCalls:
+        if self._calls_in_use is None:
+            raise StoreError(f"The store {self.alias!r} ({type(self).__name__}) is not started.")
+        return self._calls_in_use
+
+    @property
+    def _started_batches(self) -> RedisBatches:
+        if self._batches is None:
+            raise StoreError(f"The store {self.alias!r} ({type(self).__name__}) is not started.")
+        return self._batches

@@ -1,0 +1,19 @@
+"""Text from elsewhere, made fit for a log or a terminal."""
+
+from __future__ import annotations
+
+__all__ = ["printable"]
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """The text on one line, with what is no printable character escaped as in a `repr`.
+
+    A task's name must not be able to end a line of a log, nor to move the cursor of a terminal.
+
+    Args:
+        text: Anything.
+        limit: Characters to keep of the result; what is cut off is shown as an ellipsis.
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
