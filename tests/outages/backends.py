@@ -244,7 +244,7 @@ class MongoDB(Backend):
 
     @property
     def port(self) -> int:
-        return self.server.address[1]
+        return self.server.port
 
     def store_at(self, port: int, name: str) -> MongoDBStore:
         return MongoDBStore(
