@@ -11,19 +11,14 @@ from redis.asyncio import Redis
 from asyncz.stores.base import BaseStore
 from asyncz.stores.redis import RedisStore
 from asyncz.testing.store_suite import PersistentStoreConformance
-from tests.services.redis import RedisServer, new_keys, valkey_program
+from tests.services.redis import new_keys
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[RedisServer]:
-    """A Valkey server for the tests of this module."""
-    started = RedisServer(valkey_program()).start()
-    yield started
-    started.close()
-
-
-class OnRedis(PersistentStoreConformance):
-    options: dict[str, Any]
+class TestRedisStore(PersistentStoreConformance):
+    @pytest.fixture(autouse=True)
+    def set_options(self) -> Iterator[None]:
+        with new_keys() as self.options:
+            yield
 
     async def make_store(self) -> RedisStore:
         return RedisStore(**self.options)
@@ -40,17 +35,3 @@ class OnRedis(PersistentStoreConformance):
     async def ask(self, command: str, *words: bytes) -> Any:
         async with Redis.from_url(self.options["url"]) as client:
             return await client.execute_command(command, self.options["tasks_key"], *words)  # type: ignore[no-untyped-call]
-
-
-class TestRedisStore(OnRedis):
-    @pytest.fixture(autouse=True)
-    def set_options(self) -> Iterator[None]:
-        with new_keys() as self.options:
-            yield
-
-
-class TestRedisStoreOnValkey(OnRedis):
-    @pytest.fixture(autouse=True)
-    def set_options(self, valkey: RedisServer) -> Iterator[None]:
-        with new_keys(valkey.url) as self.options:
-            yield
