@@ -7,7 +7,6 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from inspect import isawaitable
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -43,6 +42,8 @@ CALL_TIMEOUT = 20.0
 SELECTION_TIMEOUT_MS = 3_000
 BEGIN_TIMEOUT = 5.0
 """Seconds that another event loop may take to begin a call."""
+GOODBYE = 2.0
+"""Seconds that saying goodbye to the server may take."""
 ERROR_LENGTH = 300
 
 
@@ -106,10 +107,14 @@ class Link:
 
     async def close(self) -> None:
         """Close the client if it is ours."""
-        if self._is_ours:
-            closing = self._client.close()
-            if isawaitable(closing):
-                await closing
+        if not self._is_ours:
+            return
+        with driver_errors(self._alias), pymongo.timeout(GOODBYE):
+            if _is_motor(self._client):
+                # It tells the server, and waits for the answer on the thread it is called on.
+                await asyncio.to_thread(self._client.close)
+            else:
+                await self._client.close()
 
     async def _elsewhere(
         self, work: Callable[[], Awaitable[T]], home: asyncio.AbstractEventLoop
