@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -62,9 +63,9 @@ def _from_text(text: str) -> tzinfo:
     name = text.strip()
     if name.upper() == "UTC":
         return ZoneInfo("UTC")
-    match = _OFFSET.fullmatch(name)
-    if match is not None:
-        return _from_offset(text, match)
+    offset = _offset_of(name) if len(name) <= _SHOWN else None
+    if offset is not None:
+        return offset
     try:
         if not name.isascii() or len(name) > _LONGEST_NAME:
             raise ZoneInfoNotFoundError
@@ -77,11 +78,15 @@ def _from_text(text: str) -> tzinfo:
         ) from None
 
 
-def _from_offset(text: str, match: re.Match[str]) -> timezone:
+@lru_cache(maxsize=256)  # a stored record has its zone as text, and there are few zones
+def _offset_of(name: str) -> timezone | None:
+    match = _OFFSET.fullmatch(name)
+    if match is None:
+        return None
     sign, hours, minutes, seconds = match.groups()
     if int(minutes or 0) > 59 or int(seconds or 0) > 59 or int(hours) > 23:
         raise ValueError(
-            f"time zone offset {_shown(text)} is out of range; allowed is -23:59 to +23:59"
+            f"time zone offset {_shown(name)} is out of range; allowed is -23:59 to +23:59"
         )
     offset = timedelta(hours=int(hours), minutes=int(minutes or 0), seconds=int(seconds or 0))
     return timezone(-offset if sign == "-" else offset)

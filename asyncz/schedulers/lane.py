@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from asyncz.clock import Timer
 from asyncz.enums import SchedulerState
@@ -67,7 +67,7 @@ class StoreLane:
         self._failures = 0
         self._guard = None if store.in_process else asyncio.Lock()
         self._timer: Timer | None = None
-        self._wake_at = float("inf")
+        self._wake_at = float("inf")  # of the clock's `monotonic`: the wall clock may be set
         self._due_meanwhile = float("inf")
         self._turn: asyncio.Task[None] | None = None
         self._again = False
@@ -96,7 +96,9 @@ class StoreLane:
         if self._turn is not None:
             # Not a pass more for each of many tasks that are added one after the other.
             self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
-        elif moment.timestamp() < self._wake_at:
+            return
+        clock = self._engine.clock
+        if moment.timestamp() - clock.now().timestamp() < self._wake_at - clock.monotonic():
             self.wakeup()
 
     def start_timer(self, delay: float | None) -> None:
@@ -104,7 +106,7 @@ class StoreLane:
         self.stop_timer()
         if delay is not None:
             clock = self._engine.clock
-            self._wake_at = clock.now().timestamp() + delay
+            self._wake_at = clock.monotonic() + delay
             self._timer = clock.call_later(self._engine.loop, delay, self.wakeup)
 
     def stop_timer(self) -> None:
@@ -245,7 +247,10 @@ class StoreLane:
             try:
                 executor = executors.get(task.executor) or engine.executor(str(task.executor))  # type: ignore[arg-type]  # None is none of them
                 steps.append((task, plan_task(task, now, timezone, max_catchup), executor))
-            except Exception as exc:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as exc:
+                # A trigger's SystemExit would end the app, its CancelledError the pass.
                 self._hold(str(task.id), exc)
                 passed_over.add(str(task.id))
             if time() > deadline:
@@ -291,7 +296,7 @@ class StoreLane:
                 )
             )
 
-    def _hold(self, task_id: str, error: Exception) -> None:
+    def _hold(self, task_id: str, error: BaseException) -> None:
         engine = self._engine
         text = f"{type(error).__name__}: {reason(error)}"
         if self.holds.hold(task_id, text, engine.clock.monotonic()):

@@ -45,6 +45,7 @@ class Lifecycle:
         engine.live_on(app_loop)
         begun: list[BaseExecutor] = []
         try:
+            engine.check_lock_path()
             await self._start_executors(begun)
             await self._start_stores()
             await self._declare_pending()
@@ -66,7 +67,8 @@ class Lifecycle:
             await engine.add_executor(DEFAULT, engine.facade.create_default_executor())
             begun.append(engine.executors[DEFAULT])
         for alias, executor in engine.executors.items():
-            if executor not in begun:
+            # Not `in`: to Pydantic two executors with the same options are equal.
+            if not any(executor is one for one in begun):
                 await finished(executor.start(engine.facade, alias))  # type: ignore[func-returns-value]
                 begun.append(executor)
 
@@ -91,7 +93,9 @@ class Lifecycle:
                 left = self._left(deadline)
                 if not left or store.in_process or isinstance(exc, StoreInUseError):
                     if settings.startup_timeout:
-                        tried = f"It was tried for {settings.startup_timeout:g} s (startup_timeout)."
+                        tried = (
+                            f"It was tried for {settings.startup_timeout:g} s (startup_timeout)."
+                        )
                         exc.add_note(tried)
                     raise
                 engine.logger.warning("The start waits for the store %r: %s", alias, reason(exc))

@@ -8,6 +8,7 @@ from asyncz.enums import TaskScheduleState
 from asyncz.exceptions import AsynczException, TaskLookupError, TaskOptionError
 from asyncz.schedulers.engine import Declaration, Engine
 from asyncz.schedulers.lane import StoreLane
+from asyncz.schedulers.planning import run_time_after
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
@@ -135,10 +136,10 @@ class Queries:
         run_times: list[datetime] = []
         moment = task.next_run_time if after is None else None
         if moment is None:
-            moment = task.trigger.get_next_trigger_time(engine.timezone, None, start)
+            moment = run_time_after(task.id, task.trigger, None, start, engine.timezone)
         while moment is not None and len(run_times) < count:
             run_times.append(moment)
-            moment = task.trigger.get_next_trigger_time(engine.timezone, moment, start)
+            moment = run_time_after(task.id, task.trigger, moment, start, engine.timezone)
         return run_times
 
     async def shutdown_tasks_wait(self) -> bool:

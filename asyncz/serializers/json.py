@@ -122,8 +122,7 @@ class JSONSerializer:
     def pack(self, record: Record) -> bytes:
         """The record as bytes. Raises SerializationError if they are too many."""
         try:
-            text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            data = text.encode()
+            data = ENCODER.encode(record).encode()
         except (ValueError, TypeError, RecursionError) as exc:
             raise SerializationError(
                 f"Task {record.get('id')!r} cannot be written as JSON ({type(exc).__name__}); "
@@ -148,7 +147,7 @@ class JSONSerializer:
                 f"The record has {len(data):,} bytes, more than max_payload={self.max_payload:,}."
             )
         try:
-            record = json.loads(data.decode(), parse_constant=_refuse_constant)
+            record = DECODER.decode(data.decode())
         except (ValueError, RecursionError) as exc:
             raise UnreadableRecordError(f"The record is not JSON: {exc}.") from None
         if not isinstance(record, dict):
@@ -204,6 +203,11 @@ class JSONSerializer:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
+
+
+# Made once: `json.dumps` and `json.loads` make new ones at each call with such options.
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _require(record: Record, name: str, kind: type) -> Any:

@@ -80,8 +80,10 @@ def decode_value(value: Any) -> Any:
         ) from None
 
 
-def is_clean_text(text: str) -> bool:
-    """Whether the text can be written as UTF-8: it has no half of a surrogate pair."""
+def is_clean_text(text: object) -> bool:
+    """Whether it is a text that can be written as UTF-8: with no half of a surrogate pair."""
+    if not isinstance(text, str):
+        return False
     if text.isascii():
         return True
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence, Set
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr
 
-from asyncz.exceptions import StoreError
+from asyncz.exceptions import ConflictIdError, StoreError, TaskLookupError
 from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
 from asyncz.stores.file_records import FileOptions, FileRecords
 from asyncz.stores.file_thread import StoreThread
@@ -22,6 +23,9 @@ __all__ = ["FileStore"]
 
 CLOSING_TIME = 10.0
 """Seconds that `shutdown` gives a disk that does not answer."""
+
+PORTION = 256
+"""Tasks that are added under one hold of the lock between processes."""
 
 T = TypeVar("T")
 
@@ -83,7 +87,30 @@ class FileStore(SerializingStore):
 
     async def add_task(self, task: Task) -> None:
         self.check_task_id(task.id)
-        await self._submit(partial(self._started.add, task))
+        await self._submit(partial(self._started.add, task, self._check_room))
+
+    async def add_tasks(self, tasks: Sequence[Task]) -> None:
+        """Keep several tasks: all of them, or none.
+
+        A process that is killed meanwhile leaves those that are there by then.
+        """
+        seen: set[str | None] = set()
+        for task in tasks:
+            self.check_task_id(task.id)
+            if task.id in seen:
+                raise ConflictIdError(task.id, self.alias)
+            seen.add(task.id)
+        begun = 0
+        try:
+            # In portions, so that others get at the directory, and at this thread, in between.
+            for begun in range(0, len(tasks), PORTION):
+                portion = tasks[begun : begun + PORTION]
+                await self._submit(partial(self._started.add_all, portion))
+        except BaseException:
+            for task in tasks[:begun]:
+                with suppress(TaskLookupError):
+                    await self.delete_task(str(task.id))
+            raise
 
     async def update_task(self, task: Task) -> None:
         self.check_task_id(task.id)

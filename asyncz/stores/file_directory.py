@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -127,6 +127,46 @@ class RecordDirectory:
         finally:
             os.close(descriptor)
 
+    def write_all(self, files: Mapping[str, bytes]) -> dict[str, Signature]:
+        """Put several files in place. Flushing them one after the other, once all are written,
+        is several times faster than one by one: the file system flushes them together.
+
+        Args:
+            files: Their names, which are free, and what is to be in them.
+
+        Raises:
+            OSError: None of them is in place.
+        """
+        made: dict[str, str] = {}
+        signatures: dict[str, Signature] = {}
+        try:
+            for name, data in files.items():
+                made[name] = temporary = f".asyncz-{os.urandom(8).hex()}.tmp"
+                with open(self._create(temporary), "wb") as file:
+                    file.write(data)
+            for name, temporary in made.items():
+                signatures[name] = self._flush(temporary)
+            for name, temporary in made.items():
+                self._replace(temporary, name)
+                made[name] = name
+        except BaseException:
+            for there in made.values():
+                with suppress(OSError):
+                    self.remove(there)
+            raise
+        return signatures
+
+    def _flush(self, name: str) -> Signature:
+        descriptor = os.open(self._place(name), _READ, dir_fd=self._descriptor)
+        try:
+            os.fsync(descriptor)
+            return Signature.of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def _create(self, name: str) -> int:
+        return os.open(self._place(name), _WRITE, 0o600, dir_fd=self._descriptor)
+
     def write(self, name: str, data: bytes, *, keep_old: bool = False) -> Signature:
         """Put a file in place, as a whole or not at all. Lasts only after `sync`.
 
@@ -136,7 +176,7 @@ class RecordDirectory:
             keep_old: Set the one that is there aside first.
         """
         temporary = f".asyncz-{os.urandom(8).hex()}.tmp"
-        descriptor = os.open(self._place(temporary), _WRITE, 0o600, dir_fd=self._descriptor)
+        descriptor = self._create(temporary)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)

@@ -144,6 +144,9 @@ class RecordIndex:
             known.settled or self._directory.state() == self._state
         )
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def named(self, name: str) -> Entry | None:
         """The entry of that file name."""
         return self._entries.get(name)
@@ -174,7 +177,8 @@ class RecordIndex:
     def next_order(self) -> int:
         """The order of a task that is added now: higher than all that were ever seen."""
         # The time of day keeps it above those of records that cannot be read at the moment.
-        return max(self._last_order + 1, nanoseconds_now() // 1000)
+        self._last_order = max(self._last_order + 1, nanoseconds_now() // 1000)
+        return self._last_order
 
     def build(self, entry: Entry) -> Task | None:
         """A new task of the entry's record; None, and quarantine, if it makes none any more."""

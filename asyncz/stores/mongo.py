@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from asyncz.exceptions import ConfigurationError, StoreError
 from asyncz.stores.mongo_adding import MongoAdding
-from asyncz.stores.mongo_client import CALL_TIMEOUT, Link, check_client, open_link
+from asyncz.stores.mongo_client import Link, check_client, open_link
 from asyncz.stores.mongo_documents import segments_of
 from asyncz.stores.mongo_rows import Collections, MongoRows, prepare
 from asyncz.stores.mongo_steps import MongoSteps
@@ -23,8 +23,6 @@ __all__ = ["MongoDBStore"]
 
 DEFAULT_URI = "mongodb://localhost:27017"
 SWEEP_EVERY = 60.0
-ROWS_A_SECOND = 500
-"""Fewer than the slowest server adds."""
 
 T = TypeVar("T")
 
@@ -110,7 +108,7 @@ class MongoDBStore(RecordStore):
             return
         try:
             if steps is not None and steps.has_ended:
-                await link.call(steps.tidy_up)
+                await link.call(steps.remove_ended)
         finally:
             await link.close()
 
@@ -118,8 +116,7 @@ class MongoDBStore(RecordStore):
         adding = self._adding
         if adding is None:
             raise self._not_started()
-        timeout = CALL_TIMEOUT + len(rows) / ROWS_A_SECOND
-        return await self._call(lambda: adding.insert(rows), timeout) if rows else None
+        return await self._call(lambda: adding.insert(rows)) if rows else None
 
     async def _replace(self, row: Row) -> bool:
         return await self._call(lambda: self._started_rows.replace(row))
@@ -159,10 +156,8 @@ class MongoDBStore(RecordStore):
     async def _look_after(self) -> None:
         """What a pass does beside looking for what is due."""
         steps = self._started_steps
-        if steps.is_in_doubt:
-            await self._call(steps.undo_doubtful)
         if steps.has_ended:
-            await self._call(steps.tidy_up)
+            await self._call(steps.remove_ended)
         if self._monotonic() >= self._sweep_at:
             await self._sweep()
 
@@ -171,10 +166,10 @@ class MongoDBStore(RecordStore):
         if self._adding is not None:
             await self._call(self._adding.sweep)
 
-    async def _call(self, work: Callable[[], Awaitable[T]], timeout: float = CALL_TIMEOUT) -> T:
+    async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._link is None:
             raise self._not_started()
-        return await self._link.call(work, timeout)
+        return await self._link.call(work)
 
     def _not_started(self) -> StoreError:
         return StoreError(f"The store {self.alias!r} (MongoDBStore) is not started.")

@@ -37,9 +37,13 @@ Collection: TypeAlias = AsyncCollection[Document]
 
 T = TypeVar("T")
 
-CALL_TIMEOUT = 20.0
-"""Seconds for one operation, with connecting and repeating what failed."""
-SELECTION_TIMEOUT_MS = 3_000
+CLIENT_OPTIONS = {
+    "appname": "asyncz",
+    "connectTimeoutMS": 5_000,
+    "serverSelectionTimeoutMS": 3_000,
+    "socketTimeoutMS": 20_000,
+}
+"""Of clients that are made here, where the URI does not say otherwise."""
 BEGIN_TIMEOUT = 5.0
 """Seconds that another event loop may take to begin a call."""
 GOODBYE = 2.0
@@ -93,14 +97,14 @@ class Link:
         )
         return cast("Collection", found)
 
-    async def call(self, work: Callable[[], Awaitable[T]], timeout: float = CALL_TIMEOUT) -> T:
-        """Await `work()` on the client's loop, with a deadline for what it asks of the server.
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await `work()` on the client's loop.
 
         Raises:
             StoreTimeoutError: The server did not answer in time.
             StoreError: Something else went wrong with the server or the client's loop.
         """
-        with driver_errors(self._alias), pymongo.timeout(timeout):
+        with driver_errors(self._alias):
             if self._home is None:
                 return await work()
             return await self._elsewhere(work, self._home)
@@ -109,12 +113,12 @@ class Link:
         """Close the client if it is ours."""
         if not self._is_ours:
             return
-        with driver_errors(self._alias), pymongo.timeout(GOODBYE):
-            if _is_motor(self._client):
-                # It tells the server, and waits for the answer on the thread it is called on.
-                await asyncio.to_thread(self._client.close)
-            else:
+        with pymongo.timeout(GOODBYE):
+            if isinstance(self._client, pymongo.AsyncMongoClient):
                 await self._client.close()
+            else:
+                # Motor's says good-bye to the server before it returns.
+                await asyncio.to_thread(self._client.close)
 
     async def _elsewhere(
         self, work: Callable[[], Awaitable[T]], home: asyncio.AbstractEventLoop
@@ -140,7 +144,7 @@ class Link:
                 await has_begun.wait()
         except TimeoutError as exc:
             answer.cancel()
-            raise StoreTimeoutError(
+            raise StoreError(
                 f"The store {self._alias!r} (MongoDBStore): the event loop that its client belongs "
                 f"to has been blocked for {BEGIN_TIMEOUT:g} s, maybe by a call of the scheduler "
                 "that waits there for this one; await the call's coroutine form (astart, aadd_task "
@@ -174,12 +178,10 @@ async def open_link(client: Any, uri: str, host: StoreHost, alias: str) -> Link:
 
 
 async def _make_client(uri: str, alias: str) -> Any:
-    options: dict[str, Any] = {"appname": "asyncz"}
     given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2])}
-    if "serverselectiontimeoutms" not in given:
-        options["serverSelectionTimeoutMS"] = SELECTION_TIMEOUT_MS
-    if "appname" in given:
-        del options["appname"]
+    options: dict[str, Any] = {
+        name: value for name, value in CLIENT_OPTIONS.items() if name.lower() not in given
+    }
     try:
         if find_spec("motor") is None:
             return pymongo.AsyncMongoClient(uri, **options)

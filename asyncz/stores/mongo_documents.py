@@ -175,7 +175,7 @@ def segments_of(query: TaskQuery, alias: str, exclude: Set[str]) -> list[Segment
     way = -1 if query.descending else 1
     if query.sort_by in SORTS:
         sort = _sort(SORTS[query.sort_by], way)
-        if scheduled == paused:
+        if scheduled is not None and scheduled == paused:
             return [Segment({"$and": [IS_THERE, *scheduled]}, sort)]
         parts = (_wanted(IS_SCHEDULED, scheduled), _wanted(IS_PAUSED, paused))
         return [Segment({"$or": [part for part in parts if part]}, sort)]

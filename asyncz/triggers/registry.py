@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asyncz.triggers.arguments import shown
 from asyncz.triggers.base import BaseTrigger
 from asyncz.triggers.calendarinterval import CalendarIntervalTrigger
-from asyncz.triggers.combination import AndTrigger, CombinationTrigger, OrTrigger
+from asyncz.triggers.combination import AndTrigger, OrTrigger
+from asyncz.triggers.combining import CombinationTrigger
 from asyncz.triggers.cron.trigger import CronTrigger
 from asyncz.triggers.date import DateTrigger
 from asyncz.triggers.interval import IntervalTrigger
@@ -42,24 +44,23 @@ def load_trigger(
     Raises `LookupError` for a type that is not known and `ValueError` for a record that is not
     one or does not fit its type. Nothing is ever imported by a name from the record.
     """
-    return _load(record, TRIGGER_TYPES if types is None else {**TRIGGER_TYPES, **types}, 0)
+    return _load(record, {} if types is None else types, 0)
 
 
 def _load(record: Any, types: Mapping[str, type[BaseTrigger]], depth: int) -> BaseTrigger:
     if not isinstance(record, Mapping) or not isinstance(record.get("type"), str):
         raise ValueError(
             f"a trigger's record must be an object with a 'type', "
-            f"for example {{'type': 'cron', 'hour': '9'}}, not {str(record)[:80]!r}"
+            f"for example {{'type': 'cron', 'hour': '9'}}, not {shown(record)}"
         )
     if depth > _DEEPEST:
         raise ValueError(f"a trigger's record is nested more than {_DEEPEST} deep")
     fields = dict(record)
     name = fields.pop("type")
-    cls = types.get(name)
+    cls = types.get(name) or TRIGGER_TYPES.get(name)
     if cls is None:
-        raise LookupError(
-            f"unknown trigger type {name[:80]!r}; known are {', '.join(sorted(types))}"
-        )
+        known = ", ".join(sorted({*TRIGGER_TYPES, *types}))
+        raise LookupError(f"unknown trigger type {name[:80]!r}; known are {known}")
     children = fields.get("triggers")
     if issubclass(cls, CombinationTrigger) and isinstance(children, (list, tuple)):
         fields["triggers"] = [

@@ -15,7 +15,16 @@ from suite import report
 from suite.environments import make_all
 from suite.figures import FIGURES
 from suite.libraries import ASYNCZ, PEERS
-from suite.profiles import FULL, QUICK, QUICK_BUDGET, SCENARIOS, Case
+from suite.profiles import (
+    FULL,
+    QUICK,
+    QUICK_BUDGET,
+    SCENARIOS,
+    STORE_KINDS,
+    STORES,
+    STORES_QUICK,
+    Case,
+)
 from suite.runner import measure_all
 
 
@@ -25,6 +34,12 @@ def parser() -> argparse.ArgumentParser:
         description="Measure asyncz and its peers side by side. Prints Markdown tables."
     )
     command.add_argument("--quick", action="store_true", help="smaller sizes, under two minutes")
+    command.add_argument(
+        "--stores", action="store_true", help="the persistent stores instead, on servers of its own"
+    )
+    command.add_argument(
+        "--store", choices=STORE_KINDS, action="append", help="with --stores: just this one"
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write every sample there")
     command.add_argument("--only", choices=SCENARIOS, action="append", help="just this scenario")
     command.add_argument("--runs", type=positive, metavar="N", help="rounds for every scenario")
@@ -48,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = chosen(options)
     unavailable = make_all(PEERS)
     print(f"environments {time.monotonic() - began:.1f} s", file=sys.stderr)
-    results = measure_all(cases, unavailable, QUICK_BUDGET if options.quick else None)
+    results = measure_all(
+        cases, unavailable, QUICK_BUDGET if options.quick and not options.stores else None
+    )
     names = {case.name for case in cases}
     figures = [figure for figure in FIGURES if figure.case in names]
     print(about, report.tables(figures, results), sep="\n\n")
@@ -62,7 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def chosen(options: argparse.Namespace) -> list[Case]:
     """The cases asked for, with the rounds asked for."""
-    cases = list(QUICK if options.quick else FULL)
+    if options.stores:
+        cases = list(STORES_QUICK if options.quick else STORES)
+        if options.store:
+            cases = [case for case in cases if case.store in options.store]
+    else:
+        cases = list(QUICK if options.quick else FULL)
     if options.only:
         cases = [case for case in cases if case.scenario in options.only]
     if options.runs:

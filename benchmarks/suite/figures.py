@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from suite.libraries import APSCHEDULER_3, ASYNCZ, Library
@@ -59,6 +59,16 @@ def against(case: str, name: str, peer: Library) -> Callable[[Results], float | 
     return ratio
 
 
+def shortfall(case: str, name: str, wanted: float) -> Callable[[Results], float | None]:
+    """How many times what asyncz reached would have to be taken to reach what is wanted."""
+
+    def ratio(results: Results) -> float | None:
+        reached = results.median(case, ASYNCZ, name)
+        return wanted / reached if reached else None
+
+    return ratio
+
+
 def add_figure(case: str, tasks: str) -> Figure:
     """Adding is shown and judged at three sizes."""
     return Figure(
@@ -76,6 +86,65 @@ def add_figure(case: str, tasks: str) -> Figure:
             Target("last tenth ≤ 1.5 x first", 1.5, own(case, "growth")),
         ),
     )
+
+
+LIMITS = {
+    "sqlite": (8_000, 1.0),
+    "postgresql": (6_000, 1.0),
+    "mariadb": (4_000, 1.5),
+    "redis": (10_000, 1.0),
+    "mongodb": (4_000, 1.0),
+    "file": (500, 20.0),
+}
+"""For each store: runs a second at least, seconds for 10,000 added at once at most."""
+
+
+def store_figures(store: str) -> Iterator[Figure]:
+    """What is shown of one persistent store."""
+    runs, seconds = LIMITS[store]
+    burst, add, one_pass = f"burst-{store}", f"add-{store}", f"pass-{store}"
+    yield Figure(
+        f"{store}: one-off tasks due at one instant",
+        burst,
+        (
+            Column("runs/s", "runs_per_s", "{:,.0f}"),
+            Column("worst stall ms", "stall_ms"),
+            Column("by CPU time", "stall_cpu_ms"),
+            Column("until settled µs a task", "settled_us_per_task"),
+            Column("tasks", "tasks", "{:,.0f}"),
+        ),
+        (
+            Target(f"≥ {runs:,} runs/s", 1.0, shortfall(burst, "runs_per_s", runs)),
+            Target("stall ≤ 10 ms", 10.0, own(burst, "stall_ms")),
+        ),
+    )
+    yield Figure(
+        f"{store}: adding",
+        add,
+        (
+            Column("ms a task, one at a time", "ms_per_task", "{:.2f}"),
+            Column("many at once, s", "many_s", "{:.2f}"),
+            Column("stall meanwhile ms", "many_stall_ms"),
+            Column("many", "many", "{:,.0f}"),
+        ),
+        (
+            Target("≤ 1 x APScheduler 3", 1.0, against(add, "ms_per_task", APSCHEDULER_3)),
+            Target(f"many ≤ {seconds:g} s", seconds, own(add, "many_s")),
+        ),
+    )
+    if store != "file":
+        yield Figure(
+            f"{store}: a pass with 10 tasks due",
+            one_pass,
+            (
+                Column("ms among many", "large_ms", "{:.2f}"),
+                Column("ms among 1,000", "small_ms", "{:.2f}"),
+                Column("ratio", "times", "{:.2f}"),
+                Column("tasks", "large", "{:,.0f}"),
+                Column("growth of memory KiB", "grown_kib", "{:,.0f}"),
+            ),
+            (Target("≤ 3 x the time among 1,000", 3.0, own(one_pass, "times")),),
+        )
 
 
 FIGURES = (
@@ -165,4 +234,5 @@ FIGURES = (
             Column("x pydantic with one model", "times_model", "{:.2f}"),
         ),
     ),
+    *(figure for store in LIMITS for figure in store_figures(store)),
 )

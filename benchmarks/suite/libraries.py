@@ -30,6 +30,8 @@ class Library:
         return (f"{self.distribution}=={self.version}", *self.also)
 
 
+SYNCHRONOUS_DRIVERS = ("sqlalchemy[asyncio]>=2", "psycopg2-binary", "pymysql", "redis", "pymongo")
+
 ASYNCZ = Library(
     key="asyncz",
     title="asyncz (here)",
@@ -47,6 +49,7 @@ UPSTREAM = Library(
     version="0.17.2",
     package="import asyncz",
     scheduler="from asyncz.schedulers import AsyncIOScheduler",
+    also=SYNCHRONOUS_DRIVERS,
 )
 APSCHEDULER_3 = Library(
     key="apscheduler-3",
@@ -56,6 +59,7 @@ APSCHEDULER_3 = Library(
     version="3.11.3",
     package="import apscheduler",
     scheduler="from apscheduler.schedulers.asyncio import AsyncIOScheduler",
+    also=SYNCHRONOUS_DRIVERS,
 )
 APSCHEDULER_4 = Library(
     key="apscheduler-4",
@@ -65,7 +69,8 @@ APSCHEDULER_4 = Library(
     version="4.0.0a6",
     package="import apscheduler",
     scheduler="from apscheduler import AsyncScheduler",
-    also=("sniffio",),  # it imports sniffio and does not ask for it
+    # It imports sniffio and does not ask for it.
+    also=("sniffio", "sqlalchemy[asyncio]>=2", "aiosqlite", "asyncpg", "asyncmy", "pymongo"),
 )
 LIBRARIES = (ASYNCZ, UPSTREAM, APSCHEDULER_3, APSCHEDULER_4)
 PEERS = LIBRARIES[1:]

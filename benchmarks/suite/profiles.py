@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from suite.libraries import APSCHEDULER_4, ASYNCZ, UPSTREAM, Library
+from suite.libraries import APSCHEDULER_3, APSCHEDULER_4, ASYNCZ, UPSTREAM, Library
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Case:
     together: bool = False
     instead: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    store: str | None = None
 
     def settings_for(self, library: Library) -> dict[str, Any]:
         """The settings that hold for `library`."""
@@ -78,6 +79,53 @@ QUICK = tuple(
     replace(case, timeout=min(case.timeout, 60), **_QUICK_CHANGES[case.name]) for case in FULL
 )
 
+_NO_SUCH_STORE = "has no such store"
+_LACKS = {
+    "redis": {APSCHEDULER_4.key: _NO_SUCH_STORE},
+    "file": {library.key: _NO_SUCH_STORE for library in (UPSTREAM, APSCHEDULER_3, APSCHEDULER_4)},
+}
+_PEERS_ADD_LESS = {
+    library.key: {"tasks": 1_000} for library in (UPSTREAM, APSCHEDULER_3, APSCHEDULER_4)
+}
+_OURS_ALONE = {library.key: "asyncz only" for library in (UPSTREAM, APSCHEDULER_3, APSCHEDULER_4)}
+STORE_KINDS = ("sqlite", "postgresql", "mariadb", "redis", "mongodb", "file")
+
+
+def _store_cases(store: str, tasks: int, many: int, large: int, rounds: int) -> list[Case]:
+    """The cases of one store."""
+    lacks = _LACKS.get(store, {})
+    cases = [
+        Case(
+            f"burst-{store}", "burst", {"tasks": tasks}, rounds, timeout=180,
+            instead=_PEERS_ADD_LESS, left_out=lacks, store=store,
+        ),
+        Case(
+            f"add-{store}", "store_add", {"tasks": 300, "many": many}, rounds, timeout=120,
+            left_out=lacks, store=store,
+        ),
+    ]  # fmt: skip
+    if store != "file":
+        settings = {"small": 1_000, "large": large, "due": 10}
+        cases.append(
+            Case(
+                f"pass-{store}", "store_pass", settings, 1, timeout=900,
+                left_out=_OURS_ALONE, store=store,
+            )
+        )  # fmt: skip
+    return cases
+
+
+STORES = tuple(
+    case
+    for store in STORE_KINDS
+    for case in _store_cases(store, tasks=5_000, many=10_000, large=1_000_000, rounds=3)
+)
+STORES_QUICK = tuple(
+    case
+    for store in STORE_KINDS
+    for case in _store_cases(store, tasks=2_000, many=2_000, large=20_000, rounds=1)
+)
+
 #: Rounds after the first are left out in a quick run once it has taken this many seconds.
 QUICK_BUDGET = 80.0
-SCENARIOS = tuple(dict.fromkeys(case.scenario for case in FULL))
+SCENARIOS = tuple(dict.fromkeys(case.scenario for case in (*FULL, *STORES)))

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 from suite.environments import interpreter, variables
 from suite.libraries import LIBRARIES, Library
 from suite.profiles import Case
+from suite.servers import ServerMissingError, place
 
 SIDE_BY_SIDE = 6
 
@@ -123,7 +124,7 @@ def measure(case: Case, library: Library, results: Results) -> None:
 
 def run_worker(case: Case, library: Library) -> dict[str, float]:
     """Run `suite.worker` in the library's environment, in an empty directory, in bounded time."""
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, place_for(case) as store:
         answer = Path(empty, "answer.json")
         order = {
             "scenario": case.scenario,
@@ -131,6 +132,7 @@ def run_worker(case: Case, library: Library) -> dict[str, float]:
             "distribution": library.distribution,
             "version": library.version,
             "settings": case.settings_for(library),
+            "store": store,
             "answer": str(answer),
         }
         command = [str(interpreter(library)), "-m", "suite.worker", json.dumps(order)]
@@ -142,6 +144,17 @@ def run_worker(case: Case, library: Library) -> dict[str, float]:
             raise MeasurementError(lines[-1])
         numbers: dict[str, float] = json.loads(answer.read_text(encoding="utf-8"))
         return numbers
+
+
+@contextmanager
+def place_for(case: Case) -> Iterator[dict[str, str] | None]:
+    """Where the store of a case keeps its tasks."""
+    with ExitStack() as open_places:
+        try:
+            found = open_places.enter_context(place(case.store))
+        except ServerMissingError as error:
+            raise MeasurementError(str(error)) from None
+        yield found
 
 
 def run_bounded(

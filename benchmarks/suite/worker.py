@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def main(request: str) -> None:
     if order["version"] is not None and version(order["distribution"]) != order["version"]:
         raise SystemExit(f"this environment has not got {order['distribution']} {order['version']}")
     selector = WatchedSelector()
-    bench = scenarios.Bench(adapters.load(order["adapter"]), selector, order["settings"])
+    adapter = partial(adapters.load(order["adapter"]), order["store"])
+    bench = scenarios.Bench(adapter, selector, order["settings"])
     measure = scenarios.load(order["scenario"])
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         numbers = runner.run(measure(bench))

@@ -112,7 +112,6 @@ class SQLBackend(Backend):
     def begin_weighty(self, connection: Any, name: str) -> None:
         """Begin a transaction that is not the one to give way in a deadlock."""
 
-
     def number_of_waiting(self) -> int:
         """How many connections wait for a lock."""
         with closing(self.connect()) as connection, connection.cursor() as cursor:
@@ -255,7 +254,7 @@ class MongoDB(Backend):
 
     @property
     def port(self) -> int:
-        return self.server.address[1]
+        return self.server.port
 
     def store_at(self, port: int, name: str) -> MongoDBStore:
         return MongoDBStore(

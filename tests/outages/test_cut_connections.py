@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ async def test_all_connections_are_cut_again_and_again(backend: Backend, tmp_pat
         await watch.plan()
         for _ in range(15):
             moment = time.monotonic()
-            await until(lambda m=moment: watch.has_run("once-", "again", after=m), "work goes on")
+            await until(partial(watch.has_run, "once-", "again", after=moment), "work goes on")
             proxy.hang_up()
 
         await watch.finish()
@@ -60,7 +61,7 @@ async def test_an_administrator_ends_all_connections_again_and_again(
         await watch.plan()
         for _ in range(8):
             moment = time.monotonic()
-            await until(lambda m=moment: watch.has_run("once-", "again", after=m), "work goes on")
+            await until(partial(watch.has_run, "once-", "again", after=moment), "work goes on")
             await asyncio.to_thread(backend.end_connections)
 
         await watch.finish()

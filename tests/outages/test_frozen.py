@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-
-import pytest
 
 from asyncz.exceptions import StoreError
 from tests.outages.backends import Backend
@@ -82,12 +81,10 @@ async def test_ten_seconds_with_the_deadlines_that_are_usual(
             path = tmp_path / backend.name
             path.mkdir()
             store = backend.store_at(backend.port, backend.new_name())
-            watches.append(
-                await stack.enter_async_context(watched(store, path, store_timeout=30))
-            )
+            watches.append(await stack.enter_async_context(watched(store, path, store_timeout=30)))
         for watch in watches:
             await watch.plan()
-            await until(lambda w=watch: w.has_run("once-"), "the first task has run")
+            await until(partial(watch.has_run, "once-"), "the first task has run")
 
         for backend in all_backends:
             backend.server.freeze()

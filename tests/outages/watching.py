@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncz import NativeAsyncIOScheduler
 from asyncz.events.base import SchedulerEvent
@@ -30,7 +31,7 @@ OTHER = 0.1
 """Seconds between the runs of the other store's task."""
 STALL = 0.1
 """Seconds that the loop may stand still beyond what the machine itself does to every thread."""
-OPTIONS = {"store_timeout": 1.0, "shutdown_timeout": 5.0, "timezone": "UTC"}
+OPTIONS: dict[str, Any] = {"store_timeout": 1.0, "shutdown_timeout": 5.0, "timezone": "UTC"}
 
 
 async def note(path: str, word: str) -> None:
@@ -168,11 +169,11 @@ class Watch:
     def gaps(self, word: str) -> list[float]:
         """The seconds between the runs of a task."""
         times = [entry.at for entry in self.log.entries() if entry.word == word]
-        return [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+        return [later - sooner for sooner, later in pairwise(times)]
 
 
 @asynccontextmanager
-async def watched(store: BaseStore, path: Path, **options: object) -> AsyncIterator[Watch]:
+async def watched(store: BaseStore, path: Path, **options: Any) -> AsyncIterator[Watch]:
     """A scheduler that has started on that store and a healthy one."""
     stores = {"default": store, "other": MemoryStore()}
     scheduler = NativeAsyncIOScheduler(stores=stores, **{**OPTIONS, **options})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
 #: No library may drop a late run: it would leave out part of the work and look faster for it.
@@ -17,10 +17,16 @@ GRACE = None
 
 
 class Adapter(ABC):
-    """A scheduler on the running loop: in memory, UTC, coroutines run on the loop, late runs kept.
+    """A scheduler on the running loop: UTC, coroutines run on the loop, late runs kept.
 
     The functions given are coroutine functions at the top level of a module.
+
+    Args:
+        store: Its kind and URL, see `suite.servers.place`; None: in memory.
     """
+
+    def __init__(self, store: Mapping[str, str] | None = None) -> None:
+        self.store = store
 
     @abstractmethod
     async def start(self) -> None:

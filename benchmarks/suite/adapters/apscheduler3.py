@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
 
 from suite.adapters import GRACE, Adapter
 
@@ -13,9 +15,11 @@ from suite.adapters import GRACE, Adapter
 class LibraryAdapter(Adapter):
     """The asyncio scheduler with its defaults: a memory store and the asyncio executor."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Mapping[str, str] | None = None) -> None:
+        super().__init__(store)
         schedulers = importlib.import_module("apscheduler.schedulers.asyncio")
-        self.scheduler = schedulers.AsyncIOScheduler(timezone=UTC)
+        options = {} if store is None else {"jobstores": {"default": job_store(**store)}}
+        self.scheduler = schedulers.AsyncIOScheduler(timezone=UTC, **options)
 
     async def start(self) -> None:
         self.scheduler.start()
@@ -44,3 +48,18 @@ class LibraryAdapter(Adapter):
                 id=job_id,
                 misfire_grace_time=GRACE,
             )
+
+
+def job_store(kind: str, url: str) -> Any:
+    """The library's store of that kind."""
+    if kind == "redis":
+        stores = importlib.import_module("apscheduler.jobstores.redis")
+        address = urlsplit(url)
+        return stores.RedisJobStore(host=address.hostname, port=address.port)
+    if kind == "mongodb":
+        stores = importlib.import_module("apscheduler.jobstores.mongodb")
+        return stores.MongoDBJobStore(client=importlib.import_module("pymongo").MongoClient(url))
+    stores = importlib.import_module("apscheduler.jobstores.sqlalchemy")
+    urls = {"sqlite": f"sqlite:///{url}", "mariadb": url.replace("mysql:", "mysql+pymysql:")}
+    database = urls.get(kind, url.replace("postgresql:", "postgresql+psycopg2:"))
+    return stores.SQLAlchemyJobStore(url=database)

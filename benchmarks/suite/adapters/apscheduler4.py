@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
+from typing import Any
 
 from suite.adapters import Adapter
 
@@ -18,8 +19,10 @@ class LibraryAdapter(Adapter):
     by default.
     """
 
-    def __init__(self) -> None:
-        self.scheduler = importlib.import_module("apscheduler").AsyncScheduler()
+    def __init__(self, store: Mapping[str, str] | None = None) -> None:
+        super().__init__(store)
+        options = {} if store is None else {"data_store": data_store(**store)}
+        self.scheduler = importlib.import_module("apscheduler").AsyncScheduler(**options)
         self.open = AsyncExitStack()
 
     async def start(self) -> None:
@@ -47,3 +50,18 @@ class LibraryAdapter(Adapter):
             await self.scheduler.add_schedule(
                 task.id, trigger(seconds=1, start_time=first), id=schedule_id, args=[number]
             )
+
+
+def data_store(kind: str, url: str) -> Any:
+    """The library's store of that kind."""
+    if kind == "mongodb":
+        stores = importlib.import_module("apscheduler.datastores.mongodb")
+        return stores.MongoDBDataStore(url)
+    engines = importlib.import_module("sqlalchemy.ext.asyncio")
+    stores = importlib.import_module("apscheduler.datastores.sqlalchemy")
+    urls = {
+        "sqlite": f"sqlite+aiosqlite:///{url}",
+        "mariadb": url.replace("mysql:", "mysql+asyncmy:"),
+    }
+    database = urls.get(kind, url.replace("postgresql:", "postgresql+asyncpg:"))
+    return stores.SQLAlchemyDataStore(engines.create_async_engine(database))

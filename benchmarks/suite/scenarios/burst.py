@@ -65,7 +65,8 @@ async def measure(bench: Bench) -> Numbers:
             await scheduler.stop()
         if numbers is not None:
             micros = numbers["us_per_task"]
-            return numbers | {"bare_us": bare, "times_bare": micros / bare, "tasks": tasks}
+            numbers |= {"bare_us": bare, "times_bare": micros / bare, "tasks": tasks}
+            return numbers | {"runs_per_s": 1e6 / micros}
         lead *= 2
     raise RuntimeError(f"adding {tasks} tasks took longer than {lead / 2:.0f} s")
 
