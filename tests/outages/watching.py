@@ -27,6 +27,8 @@ __all__ = ["OPTIONS", "PATIENCE", "Entry", "RunLog", "Watch", "note", "until", "
 
 BEAT = 0.005
 PATIENCE = 15.0
+OTHER = 0.1
+"""Seconds between the runs of the other store's task."""
 STALL = 0.1
 """Seconds that the loop may stand still beyond what the machine itself does to every thread."""
 OPTIONS: dict[str, Any] = {"store_timeout": 1.0, "shutdown_timeout": 5.0, "timezone": "UTC"}
@@ -127,7 +129,7 @@ class Watch:
         )  # fmt: skip
         if not number:
             await self._add_again("again", 0.2, "default")
-            await self._add_again("other", 0.1, "other")
+            await self._add_again("other", OTHER, "other")
 
     async def _add_again(self, word: str, every: float, store: str) -> None:
         trigger = IntervalTrigger(seconds=every)
@@ -157,10 +159,12 @@ class Watch:
 
     def check_the_rest(self) -> None:
         """The loop was not held up, and so the other store's task was not either."""
-        gaps = self.gaps("other")
-        noise = self.machine.worst
-        assert self.loop.worst < STALL + noise, f"the loop stood still for {self.loop.worst:.3f} s"
-        assert max(gaps, default=0.0) < 0.1 + 2 * STALL + 2 * noise, "the other store was held up"
+        # A processor that many want is not to be had at once, by whoever.
+        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        stall = STALL * crowd + self.machine.worst
+        gap = max(self.gaps("other"), default=0.0)
+        assert self.loop.worst < stall, f"the loop stood still for {self.loop.worst:.3f} s"
+        assert gap < OTHER + 2 * stall, f"the other store was held up for {gap:.3f} s"
 
     def gaps(self, word: str) -> list[float]:
         """The seconds between the runs of a task."""
