@@ -362,8 +362,8 @@ async def test_what_is_due_while_the_server_is_away_runs_once(
         async with NativeAsyncIOScheduler(stores={"default": store}) as scheduler:
             due = datetime.now(UTC) + timedelta(seconds=1)
             for number in range(300):
-                options = {"id": f"t{number}", "args": [f"t{number}"]}
-                await scheduler.aadd_task(note, "date", run_at=due, **options)
+                name = f"t{number}"
+                await scheduler.aadd_task(note, "date", run_at=due, id=name, args=[name])
             await until(lambda: bool(RUNS) or datetime.now(UTC) > due)
             getattr(server, misfortune)()
             await asyncio.sleep(FOR_A_WHILE)
