@@ -17,6 +17,7 @@ __all__ = [
     "SchedulerNotRunningError",
     "SerializationError",
     "StoreError",
+    "StoreFullError",
     "StoreInUseError",
     "StoreTimeoutError",
     "TaskLookupError",
@@ -139,6 +140,10 @@ class BlockingCallError(AsynczException, RuntimeError):
 
 class StoreError(AsynczException):
     """A store could not do what was asked of it."""
+
+
+class StoreFullError(StoreError):
+    """The store has as many tasks as its max_tasks allows; delete some, or raise it."""
 
 
 class StoreInUseError(StoreError):

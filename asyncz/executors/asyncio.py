@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from asyncz.executors.base import Outcome
-from asyncz.executors.calls import await_each, cut_off, raised
+from asyncz.executors.calls import await_each, cut_off, is_torn_down, raised
 from asyncz.executors.pool import ThreadRunner
 from asyncz.executors.tracking import CURRENT_RUN, Going
 from asyncz.tasks.base import Task
@@ -45,9 +45,9 @@ class AsyncIOExecutor(ThreadRunner):
         # By far the most frequent case, without the bookkeeping of several run times.
         try:
             value = await task.fn(*task.args, **task.kwargs)  # type: ignore[misc]  # a coroutine's
-        except GeneratorExit:
-            raise
         except BaseException as exc:
+            if is_torn_down(exc, going.handle):
+                raise
             self._ended(going, [raised(run_times[0], exc)])
         else:
             self._succeeded(going, value)

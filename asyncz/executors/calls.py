@@ -11,7 +11,7 @@ from typing import Any
 from asyncz.events.constants import TASK_CANCELLED, TASK_ERROR, TASK_EXECUTED, TASK_MISSED
 from asyncz.executors.base import Outcome, format_traceback
 
-__all__ = ["await_each", "call_each", "cut_off", "failed", "raised"]
+__all__ = ["await_each", "call_each", "cut_off", "failed", "is_torn_down", "raised"]
 
 TooLate = Callable[[datetime], bool]
 IsCutOff = Callable[[], bool]
@@ -81,6 +81,21 @@ def raised(run_time: datetime, error: BaseException) -> Outcome:
     return failed(run_time, error)
 
 
+def is_torn_down(error: BaseException, own: object) -> bool:
+    """Whether a coroutine is being thrown away, with its loop, instead of having raised.
+
+    Args:
+        error: What came out of an await.
+        own: The asyncio task that the coroutine is run by.
+    """
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not own
+    except RuntimeError:  # no loop runs any more
+        return True
+
+
 async def await_each(
     fn: Callable[..., Any],
     args: Sequence[Any],
@@ -99,9 +114,9 @@ async def await_each(
             continue
         try:
             value = await fn(*args, **kwargs)
-        except GeneratorExit:
-            raise
         except BaseException as exc:
+            if is_torn_down(exc, task):
+                raise
             outcomes.append(raised(run_time, exc))
         else:
             outcomes.append(Outcome(TASK_EXECUTED, run_time, value))

@@ -14,6 +14,7 @@ from asyncz.events.constants import TASK_ADDED
 from asyncz.exceptions import ConflictIdError, SchedulerNotRunningError, TaskOptionError
 from asyncz.schedulers.engine import DEFAULT, Declaration
 from asyncz.schedulers.lane import StoreLane
+from asyncz.schedulers.planning import run_time_after
 from asyncz.schedulers.queries import Queries
 from asyncz.schedulers.transactions import CallersConnection, callers_connection, put_task
 from asyncz.stores.rows import Slices
@@ -242,7 +243,7 @@ class Adding(Queries):
         if trigger is None or trigger.alias == "shutdown":
             return None
         now = self._engine.clock.now()
-        moment = trigger.get_next_trigger_time(self._engine.timezone, None, now)
+        moment = run_time_after(task_id, trigger, None, now, self._engine.timezone)
         if moment is None:
             raise TaskOptionError(
                 f"The trigger {trigger} of the task {task_id!r} has no run time after {now}, so "

@@ -4,176 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextvars import Context, copy_context
+from concurrent.futures import Future
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
-from asyncz.exceptions import ConfigurationError, SchedulerAlreadyRunningError
-from asyncz.executors.tracking import CURRENT_RUN, context_of_no_run
-from asyncz.schedulers.base import BaseScheduler
-from asyncz.schedulers.bridge import EngineThread, drive
+from asyncz.exceptions import (
+    ConfigurationError,
+    SchedulerAlreadyRunningError,
+    SchedulerNotRunningError,
+)
+from asyncz.executors.tracking import context_of_no_run
+from asyncz.schedulers.bridge import drive
 from asyncz.schedulers.config import read_options
+from asyncz.schedulers.threaded import MARGIN, ThreadedScheduler, running_loop
 
 __all__ = ["AsyncIOScheduler", "NativeAsyncIOScheduler"]
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-class _ThreadedScheduler(BaseScheduler):
-    """What both have of an engine that can live in a thread of its own."""
-
-    _thread: EngineThread | None = None
-    _closing: asyncio.Task[None] | None = None
-
-    async def astart(self, paused: bool = False) -> bool:
-        """Start on the running loop, or in a thread if the options ask for one.
-
-        Args:
-            paused: Hand out no runs until `resume`.
-
-        Returns:
-            Whether this call started it; False: it was running, and one more `shutdown` is
-            needed to stop it.
-        """
-        if self._closing is not None:
-            await asyncio.wait([self._closing])
-        if self._bridge.is_orphaned:
-            await asyncio.to_thread(self._end_orphan)
-        if not self.inc_refcount():
-            return False
-        try:
-            self.check_uwsgi()
-            app_loop = self._app_loop()
-            if self._needs_thread():
-                loop = await asyncio.to_thread(self._open_thread)
-                begin = self._lifecycle.start(paused, app_loop)
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin, loop))
-            else:
-                await self._lifecycle.start(paused, app_loop)
-        except BaseException:
-            self.decr_refcount()
-            if self._thread is not None:
-                await asyncio.to_thread(self._close_thread)
-            raise
-        return True
-
-    async def ashutdown(self, wait: bool = True) -> bool:
-        """Shut down, and return when that is done.
-
-        Args:
-            wait: Let runs finish, within `shutdown_timeout`; False: cancel them.
-
-        Returns:
-            Whether this call stopped it; False: it was started more often than that.
-
-        Raises:
-            SchedulerNotRunningError: It is not running.
-        """
-        if self._bridge.is_orphaned:
-            await asyncio.to_thread(self._end_orphan)
-            return True
-        if not self.decr_refcount():
-            return False
-        # Who waits here may be cancelled; a shutdown that has begun goes on to its end. If it is
-        # a run that waits, the context tells the executors not to wait for that run.
-        await asyncio.shield(self._begin_end(wait, copy_context(), self._asker()))
-        return True
-
-    def _asker(self) -> asyncio.Task[Any] | None:
-        """Who waits for the shutdown on a loop that is to end with it, if anybody does."""
-        if self._thread is None or not self._bridge.is_here:
-            return None
-        run = CURRENT_RUN.get()
-        here = run is not None and isinstance(run.handle, asyncio.Task)
-        return run.handle if run is not None and here else asyncio.current_task()
-
-    def _begin_end(
-        self, wait: bool, context: Context, asker: asyncio.Task[Any] | None = None
-    ) -> asyncio.Task[None]:
-        name = f"asyncz shutdown of {self.identity}"
-        loop = asyncio.get_running_loop()
-        self._closing = loop.create_task(self._end(wait, asker), name=name, context=context)
-        self._closing.add_done_callback(self._ended)
-        return self._closing
-
-    async def _end(self, wait: bool, asker: asyncio.Task[Any] | None) -> None:
-        try:
-            await self._bridge.acall(lambda: self._lifecycle.shutdown(wait))
-        finally:
-            # Taken now: the next start, with a thread of its own, need not wait for this end.
-            thread, self._thread = self._thread, None
-            if thread is not None and asker is not None:
-                asker.add_done_callback(lambda _: thread.stop_elsewhere())
-            elif thread is not None:
-                await asyncio.to_thread(thread.stop)
-
-    def _ended(self, closing: asyncio.Task[None]) -> None:
-        self._closing = None
-        if not closing.cancelled() and (error := closing.exception()) is not None:
-            self._engine.logger.error("The shutdown failed.", exc_info=error)
-
-    def _needs_thread(self) -> bool:
-        return self._engine.settings.isolated_event_loop
-
-    def _app_loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop for coroutine functions, if it is not the engine's."""
-        settings = self._engine.settings
-        if settings.event_loop is not None:
-            loop = settings.event_loop
-            if not isinstance(loop, asyncio.AbstractEventLoop):
-                raise ConfigurationError(
-                    f"event_loop must be an event loop, not {type(loop).__name__}."
-                )
-            return loop
-        return None if settings.isolated_event_loop else _running_loop()
-
-    def _end_orphan(self) -> None:
-        """The loop was closed without a shutdown: release what is left, on a loop for that."""
-        self._engine.logger.warning(
-            "The event loop of the scheduler %s was closed without shutdown(); what was going on "
-            "there has ended.",
-            self.identity,
-        )
-        self._references = 0
-        helper = EngineThread(f"asyncz end of {self.identity}")
-        try:
-            asyncio.run_coroutine_threadsafe(self._shut_down_orphan(), helper.start()).result()
-        finally:
-            helper.stop()
-            self._close_thread()
-
-    async def _shut_down_orphan(self) -> None:
-        self._bridge.connect()
-        await self._lifecycle.shutdown(wait=False)
-
-    def _open_thread(self) -> asyncio.AbstractEventLoop:
-        self._thread = EngineThread(f"asyncz {self.identity}")
-        return self._thread.start()
-
-    def _close_thread(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
-
-    async def __aenter__(self) -> Self:
-        await self.astart()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.ashutdown(wait=error is None)
-
-
-class AsyncIOScheduler(_ThreadedScheduler):
+class AsyncIOScheduler(ThreadedScheduler):
     """A scheduler that is started and stopped by ordinary calls.
 
     Started in a running event loop, with stores that live in this process, it lives on that loop.
@@ -187,14 +36,30 @@ class AsyncIOScheduler(_ThreadedScheduler):
 
     def start(self, paused: bool = False) -> bool:
         """Start; returns whether this call did, see `astart`."""
+        self._bridge.check_process()
         if self._closing is not None:
             raise SchedulerAlreadyRunningError(
                 "The scheduler is still shutting down; await ashutdown() before start()."
             )
         if self._bridge.is_orphaned:
             self._end_orphan()
-        if not self.inc_refcount():
+        if self._transition.is_mine:  # a listener, or a signal handler, within a start
+            self.inc_refcount()
             return False
+        if not self._transition.enter(self._longest_wait()):
+            raise SchedulerAlreadyRunningError(
+                "The scheduler is being started or shut down somewhere else; "
+                "'await scheduler.astart()' waits for that."
+            )
+        try:
+            if not self.inc_refcount() or self.running:
+                return False
+            self._start_engine_here(paused)
+        finally:
+            self._transition.leave()
+        return True
+
+    def _start_engine_here(self, paused: bool) -> None:
         try:
             self.check_uwsgi()
             app_loop = self._app_loop()
@@ -204,10 +69,16 @@ class AsyncIOScheduler(_ThreadedScheduler):
             else:
                 drive(self._lifecycle.start(paused, app_loop), "astart")
         except BaseException:
-            self.decr_refcount()
+            self._references = 0
             self._close_thread()
             raise
-        return True
+
+    def _longest_wait(self) -> float:
+        """Seconds to wait for another thread's start or shutdown; a loop must not stand still."""
+        settings = self._engine.settings
+        if running_loop() is not None:
+            return 0
+        return max(settings.shutdown_timeout, settings.store_timeout) + 2 * MARGIN
 
     def shutdown(self, wait: bool = True) -> bool:
         """Shut down; returns whether this call did, see `ashutdown`.
@@ -215,41 +86,85 @@ class AsyncIOScheduler(_ThreadedScheduler):
         On a loop that tasks run on, waiting for them would be waiting for itself: there the
         shutdown is begun and goes on by itself. `await scheduler.ashutdown()` waits for it.
         """
+        self._bridge.check_process()
         if self._bridge.is_orphaned:
             self._end_orphan()
             return True
         if not self.decr_refcount():
             return False
-        loop = self._bridge.loop
-        if self._bridge.is_here:
+        if not (self._transition.enter() or self._has_waited_for_turn()):
+            self._begin_end(wait, context_of_no_run())
+        elif self._references or not self.running:
+            self._transition.leave()  # started anew meanwhile; or its start has failed
+        elif self._bridge.is_here:
             self._shut_down_here(wait)
-        elif loop is not None:
-            # Asked first: the engine may have ended, and have no loop, before the next line.
-            would_wait_for_itself = self._engine.task_loop is _running_loop()
-            context = context_of_no_run() if would_wait_for_itself else copy_context()
-            begin = self._lifecycle.shutdown(wait)
-            ending = context.run(asyncio.run_coroutine_threadsafe, begin, loop)
-            if would_wait_for_itself:
-                thread, self._thread = self._thread, None
-                if thread is not None:
-                    ending.add_done_callback(lambda _: thread.stop_elsewhere())
-            else:
-                ending.result()
-                self._close_thread()
+        else:
+            self._shut_down_there(wait)
         return True
 
-    def _shut_down_here(self, wait: bool) -> None:
-        if self._engine.is_idle and not drive(self._operations.shutdown_tasks_wait(), "ashutdown"):
-            drive(self._lifecycle.shutdown(wait), "ashutdown")
-            self._close_thread()
+    def _has_waited_for_turn(self) -> bool:
+        """Wait until a start on another thread is done. False: on the engine's loop, nobody may."""
+        if self._bridge.is_here:
+            return False
+        if self._transition.is_mine or not self._transition.enter(self._longest_wait()):
+            self.inc_refcount()
+            raise SchedulerNotRunningError(
+                "The scheduler is still being started or shut down; "
+                "'await scheduler.ashutdown()' waits for that."
+            )
+        return True
+
+    def _shut_down_there(self, wait: bool) -> None:
+        deadline = self._join_deadline()
+        would_wait_for_itself = self._engine.task_loop is running_loop()
+        context = context_of_no_run() if would_wait_for_itself else copy_context()
+        begin = self._lifecycle.shutdown(wait)
+        ending = context.run(asyncio.run_coroutine_threadsafe, begin, self._engine.loop)
+        if would_wait_for_itself:
+            self._leave_when(ending)
             return
+        try:
+            ending.result(self._engine.settings.shutdown_timeout + MARGIN)
+        except TimeoutError:
+            if not ending.done():
+                self._give_up_on_thread()
+                self._leave_when(ending)
+                return
+            self._transition.leave()
+            raise
+        except BaseException:
+            self._leave_when(ending)
+            raise
+        self._close_thread(self._join_time(deadline))
+        self._transition.leave()
+
+    def _leave_when(self, ending: Future[None]) -> None:
+        thread, self._thread = self._thread, None
+
+        def leave(_: object) -> None:
+            if thread is not None:
+                thread.stop_elsewhere()
+            self._transition.leave()
+
+        self._transition.hand_over()
+        ending.add_done_callback(leave)
+
+    def _shut_down_here(self, wait: bool) -> None:
+        try:
+            idle = self._engine.is_idle
+            if idle and not drive(self._operations.shutdown_tasks_wait(), "ashutdown"):
+                drive(self._lifecycle.shutdown(wait), "ashutdown")
+                self._close_thread()
+                return
+        finally:
+            self._transition.leave()
         self._begin_end(wait, context_of_no_run())
 
     def _needs_thread(self) -> bool:
         engine = self._engine
         return (
             engine.settings.isolated_event_loop
-            or _running_loop() is None
+            or running_loop() is None
             or not all(store.in_process for store in engine.stores.values())
         )
 
@@ -266,7 +181,7 @@ class AsyncIOScheduler(_ThreadedScheduler):
         self.shutdown(wait=error is None)
 
 
-class NativeAsyncIOScheduler(_ThreadedScheduler):
+class NativeAsyncIOScheduler(ThreadedScheduler):
     """A scheduler that lives on the running loop: `await start()`, `await shutdown()`.
 
     With `isolated_event_loop=True` it, and its coroutine functions, live on a loop in a thread of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any, overload
 
 from asyncz.asgi import AnyApp, Lifespan, LifespanWrapper, make_lifespan
@@ -54,7 +54,7 @@ class BaseScheduler(TaskOperations, Repairs, SchedulerHost, ABC):
         self._operations = Operations(self._engine)
         self._lifecycle = Lifecycle(self._engine, self._operations)
         self._references = 0
-        self._references_lock = Lock()
+        self._references_lock = RLock()  # a signal handler may interrupt its holder
 
     def __getstate__(self) -> None:
         raise TypeError(
@@ -181,6 +181,7 @@ class BaseScheduler(TaskOperations, Repairs, SchedulerHost, ABC):
         self._on_loop(lambda: self._engine.start_timers(None))
 
     def _on_loop(self, call: Callable[[], object]) -> None:
+        self._bridge.check_process()
         loop = self._bridge.loop
         if loop is None:
             raise SchedulerNotRunningError()

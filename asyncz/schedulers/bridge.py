@@ -7,6 +7,7 @@ synchronous code gets at them, `acall` the one for coroutines of other loops.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -14,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from asyncz.exceptions import BlockingCallError, SchedulerNotRunningError
 
-__all__ = ["Bridge", "EngineThread", "blocking", "drive", "on_engine"]
+__all__ = ["Bridge", "blocking", "drive", "on_engine"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,12 +27,18 @@ class Bridge:
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._thread_id: int | None = None
+        self._process_id: int | None = None
         self._driving: str | None = None
+        # Without an engine every thread works on the pending list itself; an engine that starts
+        # meanwhile would not see what is put there a moment later.
+        self._offline = threading.RLock()
 
     def connect(self) -> None:
         """The engine lives on the running loop from now on."""
-        self.loop = asyncio.get_running_loop()
-        self._thread_id = threading.get_ident()
+        with self._offline:
+            self.loop = asyncio.get_running_loop()
+            self._thread_id = threading.get_ident()
+            self._process_id = os.getpid()
 
     def disconnect(self) -> None:
         """The engine is gone; calls work on the pending list again."""
@@ -49,6 +56,10 @@ class Bridge:
         Raises:
             BlockingCallError: On the engine's own thread, if the operation has to wait.
         """
+        if self._usable_loop() is None:
+            with self._offline:
+                if self.loop is None:
+                    return drive(make(), twin)
         loop = self._usable_loop()
         if loop is None or self.is_here:
             before, self._driving = self._driving, twin
@@ -61,6 +72,10 @@ class Bridge:
 
     async def acall(self, make: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """Run an operation from a coroutine of any loop."""
+        if self._usable_loop() is None:
+            with self._offline:
+                if self.loop is None:
+                    return await make()
         loop = self._usable_loop()
         if loop is None or self.is_here:
             return await make()
@@ -72,7 +87,19 @@ class Bridge:
         """Whether the engine's loop was closed under it."""
         return self.loop is not None and self.loop.is_closed()
 
+    def check_process(self) -> None:
+        """Raise SchedulerNotRunningError in a process that was forked off from the engine's.
+
+        Its threads are not there: whoever waited for them would wait for ever.
+        """
+        if self.loop is not None and self._process_id != os.getpid():
+            raise SchedulerNotRunningError(
+                f"The scheduler was started in the process {self._process_id}, and this one was "
+                "forked off from it; make and start another one here, after the fork."
+            )
+
     def _usable_loop(self) -> asyncio.AbstractEventLoop | None:
+        self.check_process()
         if self.is_orphaned:
             raise SchedulerNotRunningError(
                 "The event loop of the scheduler was closed without shutdown(); "
@@ -142,45 +169,3 @@ def blocking(
     call.__name__ = twin.__name__.removeprefix("a")
     call.__qualname__ = twin.__qualname__.replace(twin.__name__, call.__name__)
     return cast("Callable[Concatenate[S, P], R]", call)
-
-
-class EngineThread:
-    """A daemon thread with an event loop, for an engine that must not use the app's."""
-
-    def __init__(self, name: str) -> None:
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
-
-    def start(self) -> asyncio.AbstractEventLoop:
-        """Start it and return its loop."""
-        self._thread.start()
-        self._started.wait()
-        loop = self.loop
-        if loop is None:  # pragma: no cover - the machine is out of threads or descriptors
-            raise RuntimeError("The scheduler's thread could not make an event loop.")
-        return loop
-
-    def stop(self) -> None:
-        """End the loop; may be called on any thread, also its own."""
-        if self.loop is not None and self._stop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._stop.set)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=5)
-
-    def stop_elsewhere(self) -> None:
-        """The same from its own thread, which cannot wait for its own end."""
-        threading.Thread(target=self.stop, name="asyncz end", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._live())
-        finally:
-            self._started.set()
-
-    async def _live(self) -> None:
-        self._stop = asyncio.Event()
-        self.loop = asyncio.get_running_loop()
-        self._started.set()
-        await self._stop.wait()

@@ -82,6 +82,8 @@ class SchedulerOptions(BaseModel):
         triggers: Further trigger classes by alias.
         store_timeout: Seconds an operation of a store may take.
         store_retry_interval: Seconds between tries of a store that fails, at most.
+        startup_timeout: Seconds for which a start tries a store again that cannot be reached; 0:
+            it fails at once.
         shutdown_timeout: Seconds a shutdown may take, whatever the tasks do.
         max_catchup: How many run times of a backlog are run at most.
         lock_path: Of the schedulers with the same path, on one machine, only one is active.
@@ -102,7 +104,8 @@ class SchedulerOptions(BaseModel):
     executors: dict[str, Any] = Field(default_factory=dict)
     triggers: dict[str, Any] = Field(default_factory=dict)
     store_timeout: Annotated[float, Field(gt=0)] = 30.0
-    store_retry_interval: Annotated[float, Field(gt=0)] = 2.0
+    store_retry_interval: Annotated[float, Field(gt=0)] = 1.0
+    startup_timeout: Seconds = 0.0
     shutdown_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     max_catchup: Annotated[int, Field(ge=1, le=10_000)] = 100
     lock_path: str | os.PathLike[str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Mapping
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -179,10 +180,10 @@ class Engine:
         if self.stores_open and self.is_claiming:
             self.lanes[alias].wakeup()
 
-    async def open_store(self, alias: str, store: BaseStore) -> None:
-        """Start a store and give it a lane."""
-        limit = nullcontext() if store.in_process else asyncio.timeout(self.settings.store_timeout)
-        async with limit:
+    async def open_store(self, alias: str, store: BaseStore, timeout: float | None = None) -> None:
+        """Start a store, within the store timeout or another one, and give it a lane."""
+        limit = self.settings.store_timeout if timeout is None else timeout
+        async with nullcontext() if store.in_process else asyncio.timeout(limit):
             await store.start(self.facade, alias)
         self.lanes[alias] = StoreLane(self, alias, store)
 
@@ -203,7 +204,7 @@ class Engine:
         if alias in self.executors:
             raise ConflictError(f"There is an executor {alias!r} already.")
         if self.bridge.loop is not None:
-            executor.start(self.facade, alias)
+            await finished(executor.start(self.facade, alias))  # type: ignore[func-returns-value]
         self.executors[alias] = executor
         self.dispatch(SchedulerEvent(code=EXECUTOR_ADDED, alias=alias))
         self.wakeup()
@@ -255,6 +256,19 @@ class Engine:
         if lock is not None and not self._holds_machine:
             self._holds_machine = lock.acquire(timeout=0)
         return lock is None or self._holds_machine
+
+    def check_lock_path(self) -> None:
+        """Raise ConfigurationError if the lock file of `lock_path` cannot be opened."""
+        lock = self._machine_lock
+        try:
+            if lock is not None and lock.acquire(timeout=0):
+                lock.release()
+        except OSError as exc:
+            raise ConfigurationError(
+                f"lock_path {os.fspath(self.settings.lock_path or '')!r} cannot be opened: "
+                f"{exc.strerror}. It must name a file in a directory that exists and that this "
+                "process may write to."
+            ) from exc
 
     def release_machine(self) -> None:
         """Let another scheduler with the same `lock_path` take over."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from asyncz.clock import Timer
 from asyncz.enums import SchedulerState
@@ -41,6 +41,10 @@ IO_PAGE = 256
 SLICE = 0.005
 """Seconds of work before the event loop gets its turn."""
 STANDBY_RETRY = 1.0
+SILENCE = 5.0
+"""Seconds without an answer after which people are told, though there may still be one."""
+CUT_OFF = 0.5
+"""Seconds that a call that is cut off may take to end."""
 
 
 Step = tuple[Task, Plan, BaseExecutor]
@@ -63,7 +67,7 @@ class StoreLane:
         self._failures = 0
         self._guard = None if store.in_process else asyncio.Lock()
         self._timer: Timer | None = None
-        self._wake_at = float("inf")
+        self._wake_at = float("inf")  # of the clock's `monotonic`: the wall clock may be set
         self._due_meanwhile = float("inf")
         self._turn: asyncio.Task[None] | None = None
         self._again = False
@@ -92,7 +96,9 @@ class StoreLane:
         if self._turn is not None:
             # Not a pass more for each of many tasks that are added one after the other.
             self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
-        elif moment.timestamp() < self._wake_at:
+            return
+        clock = self._engine.clock
+        if moment.timestamp() - clock.now().timestamp() < self._wake_at - clock.monotonic():
             self.wakeup()
 
     def start_timer(self, delay: float | None) -> None:
@@ -100,7 +106,7 @@ class StoreLane:
         self.stop_timer()
         if delay is not None:
             clock = self._engine.clock
-            self._wake_at = clock.now().timestamp() + delay
+            self._wake_at = clock.monotonic() + delay
             self._timer = clock.call_later(self._engine.loop, delay, self.wakeup)
 
     def stop_timer(self) -> None:
@@ -124,6 +130,9 @@ class StoreLane:
             return
         if not self.store.in_process:  # the others pause between pages only
             await asyncio.wait([turn], timeout=max(0.0, timeout))
+            if not turn.done():
+                turn.cancel()
+                await asyncio.wait([turn], timeout=CUT_OFF)
         turn.cancel()
 
     async def _take_turn(self) -> None:
@@ -176,9 +185,35 @@ class StoreLane:
                 f"The store {self.alias!r} did not answer within {timeout} s (store_timeout)."
             ) from exc
 
-    def exclusive(self) -> AbstractAsyncContextManager[Any]:
-        """Keep the other operations of this scheduler out, between reading and writing a task."""
-        return self._guard if self._guard is not None else nullcontext()
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Keep the other operations of this scheduler out, between reading and writing a task.
+
+        Raises:
+            StoreTimeoutError: Another one has waited for the store for so long.
+        """
+        guard = self._guard
+        if guard is None:
+            yield
+            return
+        await self.call(guard.acquire())
+        try:
+            yield
+        finally:
+            guard.release()
+
+    async def _ask(self, operation: Awaitable[R]) -> R:
+        """`call` for a pass: a store that says nothing is called degraded before it is given up."""
+        if self._guard is None:
+            return await operation
+        alarm = self._engine.loop.call_later(SILENCE, self._tell_of_silence)
+        try:
+            return await self.call(operation)
+        finally:
+            alarm.cancel()
+
+    def _tell_of_silence(self) -> None:
+        self._say_degraded(f"It has not answered for {SILENCE:g} s.", None)
 
     async def _drain(self, now: datetime) -> None:
         """Hand over everything that is due at `now`, page by page.
@@ -192,7 +227,7 @@ class StoreLane:
             async with self.exclusive():
                 if self._unanswered:
                     await self._hand_over(self._unanswered, passed_over)
-                due = await self.call(self.store.get_due_tasks(now, page, passed_over))
+                due = await self._ask(self.store.get_due_tasks(now, page, passed_over))
                 steps, planned = self._plan_page(due, now, passed_over)
                 await self._hand_over(steps, passed_over)
             if planned < page and planned == len(due):
@@ -212,7 +247,10 @@ class StoreLane:
             try:
                 executor = executors.get(task.executor) or engine.executor(str(task.executor))  # type: ignore[arg-type]  # None is none of them
                 steps.append((task, plan_task(task, now, timezone, max_catchup), executor))
-            except Exception as exc:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as exc:
+                # A trigger's SystemExit would end the app, its CancelledError the pass.
                 self._hold(str(task.id), exc)
                 passed_over.add(str(task.id))
             if time() > deadline:
@@ -229,7 +267,7 @@ class StoreLane:
         # If no answer comes they are asked for again: a store that was able to write, but not to
         # say so, would otherwise have forgotten runs that nobody has started.
         self._unanswered = steps
-        made = await self.call(self.store.advance_tasks(advances))
+        made = await self._ask(self.store.advance_tasks(advances))
         self._unanswered = []
         for step, won in zip(steps, made, strict=True):
             if won:
@@ -258,7 +296,7 @@ class StoreLane:
                 )
             )
 
-    def _hold(self, task_id: str, error: Exception) -> None:
+    def _hold(self, task_id: str, error: BaseException) -> None:
         engine = self._engine
         text = f"{type(error).__name__}: {reason(error)}"
         if self.holds.hold(task_id, text, engine.clock.monotonic()):
@@ -281,25 +319,28 @@ class StoreLane:
             retry = self.holds.next_try()
             if retry is not None:
                 delay = min(delay, max(0.0, retry - clock.monotonic()))
-        moment = await self.call(self.store.get_next_run_time(after))
+        moment = await self._ask(self.store.get_next_run_time(after))
         if moment is not None:
             delay = min(delay, max(0.0, (moment - clock.now()).total_seconds()))
         return delay
 
     def _degrade(self, error: Exception) -> float:
-        engine = self._engine
-        news = self.error is None
-        self.error = f"{type(error).__name__}: {reason(error)}"
+        self._say_degraded(f"{type(error).__name__}: {reason(error)}", error)
         self._failures += 1
         back_off = 0.1 * 2.0 ** min(self._failures - 1, 10)
+        return min(back_off, self._engine.settings.store_retry_interval)
+
+    def _say_degraded(self, text: str, error: Exception | None) -> None:
+        engine = self._engine
+        news, self.error = self.error is None, text
         if news:
             engine.logger.error(
-                "The store %r failed; it is tried again with back-off.", self.alias, exc_info=error
+                "The store %r failed; it is tried again with back-off: %s",
+                self.alias,
+                text,
+                exc_info=error,
             )
-            engine.dispatch(
-                SchedulerEvent(code=STORE_DEGRADED, alias=self.alias, detail=self.error)
-            )
-        return min(back_off, engine.settings.store_retry_interval)
+            engine.dispatch(SchedulerEvent(code=STORE_DEGRADED, alias=self.alias, detail=text))
 
     def _recover(self) -> None:
         if self.error is not None:

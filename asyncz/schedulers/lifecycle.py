@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from asyncz.enums import SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import SCHEDULER_SHUTDOWN, SCHEDULER_STARTED
-from asyncz.exceptions import AsynczException, StoreError, StoreTimeoutError
+from asyncz.exceptions import AsynczException, StoreError, StoreInUseError, StoreTimeoutError
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.engine import DEFAULT, Declaration, Engine, finished
 from asyncz.schedulers.operations import Operations
 from asyncz.schedulers.submission import submit
+from asyncz.stores.base import BaseStore
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 __all__ = ["Lifecycle"]
 
+FIRST_PAUSE = 0.1
+"""Seconds between the first two tries of a store that cannot be reached at start."""
+LAST_TRY = 0.5
+"""Seconds that a try gets, however little of the startup timeout is left."""
 FAREWELL = 1.0
 """Seconds kept back, of the shutdown timeout, for the steps after the runs were ended."""
 
@@ -39,6 +45,7 @@ class Lifecycle:
         engine.live_on(app_loop)
         begun: list[BaseExecutor] = []
         try:
+            engine.check_lock_path()
             await self._start_executors(begun)
             await self._start_stores()
             await self._declare_pending()
@@ -60,7 +67,8 @@ class Lifecycle:
             await engine.add_executor(DEFAULT, engine.facade.create_default_executor())
             begun.append(engine.executors[DEFAULT])
         for alias, executor in engine.executors.items():
-            if executor not in begun:
+            # Not `in`: to Pydantic two executors with the same options are equal.
+            if not any(executor is one for one in begun):
                 await finished(executor.start(engine.facade, alias))  # type: ignore[func-returns-value]
                 begun.append(executor)
 
@@ -68,17 +76,43 @@ class Lifecycle:
         engine = self._engine
         if DEFAULT not in engine.stores:
             await engine.add_store(DEFAULT, engine.facade.create_default_store())
+        deadline = engine.loop.time() + engine.settings.startup_timeout
         for alias, store in engine.stores.items():
-            try:
-                await engine.open_store(alias, store)
-            except StoreError:
-                raise  # which may be a TimeoutError, and says more
-            except TimeoutError as exc:
-                raise StoreTimeoutError(
-                    f"The store {alias!r} did not start within "
-                    f"{engine.settings.store_timeout} s (store_timeout)."
-                ) from exc
+            await self._open_store(alias, store, deadline)
         engine.stores_open = True
+
+    async def _open_store(self, alias: str, store: BaseStore, deadline: float) -> None:
+        """Start a store; again, with back-off, while it cannot be reached, until the deadline."""
+        engine = self._engine
+        settings, pause, limit = engine.settings, FIRST_PAUSE, engine.settings.store_timeout
+        while True:
+            try:
+                await self._open_once(alias, store, limit)
+                return
+            except (StoreError, OSError) as exc:
+                left = self._left(deadline)
+                if not left or store.in_process or isinstance(exc, StoreInUseError):
+                    if settings.startup_timeout:
+                        tried = (
+                            f"It was tried for {settings.startup_timeout:g} s (startup_timeout)."
+                        )
+                        exc.add_note(tried)
+                    raise
+                engine.logger.warning("The start waits for the store %r: %s", alias, reason(exc))
+            await store.shutdown()
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, settings.store_retry_interval)
+            limit = max(LAST_TRY, self._left(deadline, settings.store_timeout))
+
+    async def _open_once(self, alias: str, store: BaseStore, limit: float) -> None:
+        try:
+            await self._engine.open_store(alias, store, limit)
+        except TimeoutError as exc:
+            if isinstance(exc, StoreError):
+                raise
+            raise StoreTimeoutError(
+                f"The store {alias!r} did not start within {limit:g} s (store_timeout)."
+            ) from exc
 
     async def _declare_pending(self) -> None:
         for declaration in list(self._engine.pending):
@@ -91,7 +125,7 @@ class Lifecycle:
             await finished(executor.shutdown(False))
         for declaration in engine.pending:
             self._operations.undeclare(declaration)
-        await self._close_stores(engine.settings.store_timeout)
+        await self._close_stores(engine.loop.time() + engine.settings.store_timeout)
         engine.bridge.disconnect()
 
     async def shutdown(self, wait: bool) -> None:
@@ -110,12 +144,23 @@ class Lifecycle:
             await self._release(wait, deadline)
 
     async def _end_work(self, wait: bool, deadline: float) -> None:
-        for lane in list(self._engine.lanes.values()):
-            await lane.stop(self._left(deadline, self._engine.settings.store_timeout))
+        await self._stop_lanes(deadline)
         # On a clock that stands still, a run that sleeps on it would never end.
         drain = min(self._left(deadline), self._engine.clock.patience)
         await self._drain(wait, drain - min(FAREWELL, drain / 4))
         await self._run_shutdown_tasks(deadline)
+
+    async def _stop_lanes(self, deadline: float) -> None:
+        """Let passes end. A store that hangs must not use up the time that the runs are given."""
+        limit = self._left(deadline, self._engine.settings.store_timeout) / 2
+        stops = []
+        for lane in list(self._engine.lanes.values()):
+            if lane.is_resting or lane.store.in_process:
+                await lane.stop(limit)
+            else:
+                stops.append(lane.stop(limit))
+        if stops:
+            await asyncio.gather(*stops)
 
     async def _release(self, wait: bool, deadline: float) -> None:
         engine = self._engine
@@ -125,7 +170,7 @@ class Lifecycle:
         engine.dispatch(SchedulerEvent(code=SCHEDULER_SHUTDOWN))
         await engine.finish_spawned(min(FAREWELL, self._left(deadline)))
         await self._keep_declared()
-        await self._close_stores(self._left(deadline, engine.settings.store_timeout) + 0.1)
+        await self._close_stores(deadline)
         engine.started_at = None
         engine.forget_clock()
         engine.release_machine()
@@ -148,11 +193,13 @@ class Lifecycle:
         engine = self._engine
         found = 0
         for lane in engine.lanes.values():
+            limit = None if lane.store.in_process else self._left(deadline) / 2
             with suppress(AsynczException, TimeoutError, OSError):
-                for task in await self._operations.shutdown_tasks(lane):
-                    await lane.call(lane.store.delete_task(str(task.id)))
-                    self._run_last(task)
-                    found += 1
+                async with nullcontext() if limit is None else asyncio.timeout(limit):
+                    for task in await self._operations.shutdown_tasks(lane):
+                        await lane.call(lane.store.delete_task(str(task.id)))
+                        self._run_last(task)
+                        found += 1
         if found:
             await self._drain(True, self._left(deadline, engine.clock.patience))
 
@@ -181,13 +228,14 @@ class Lifecycle:
                         engine.pending.append(Declaration(task, True, given))
         self._declared.clear()
 
-    async def _close_stores(self, timeout: float) -> None:
+    async def _close_stores(self, deadline: float) -> None:
         engine = self._engine
         engine.stores_open = False
         for lane in reversed(list(engine.lanes.values())):
             lane.stop_timer()
             # A store in this process never waits; a timeout would make it, where nothing may.
-            limit = None if lane.store.in_process else timeout
+            at_most = self._left(deadline, engine.settings.store_timeout) + 0.1
+            limit = None if lane.store.in_process else at_most
             await self._step(lane.store.shutdown(), limit)
         engine.lanes.clear()
 
@@ -198,6 +246,8 @@ class Lifecycle:
                 await work
             else:
                 await asyncio.wait_for(work, timeout)
+        except TimeoutError:
+            self._engine.logger.error("A step of the shutdown, %s, took too long.", _name_of(work))
         except Exception:
             self._engine.logger.exception("A step of the shutdown failed.")
 
@@ -205,3 +255,7 @@ class Lifecycle:
 async def _ended(executor: BaseExecutor, wait: bool) -> None:
     """Shut an executor down, whether its `shutdown` is a coroutine function or not."""
     await finished(executor.shutdown(wait))
+
+
+def _name_of(work: Any) -> str:
+    return str(getattr(work, "__qualname__", work))

@@ -17,7 +17,7 @@ from asyncz.exceptions import (
 from asyncz.schedulers.adding import Adding
 from asyncz.schedulers.engine import Declaration
 from asyncz.schedulers.lane import StoreLane
-from asyncz.schedulers.planning import plan_task
+from asyncz.schedulers.planning import plan_task, run_time_after
 from asyncz.schedulers.queries import TaskRef
 from asyncz.schedulers.submission import send
 from asyncz.stores.base import is_same_instant
@@ -78,7 +78,7 @@ class Operations(Adding):
             return task
         engine = self._engine
         trigger: BaseTrigger = task.trigger or DateTrigger()
-        moment = trigger.get_next_trigger_time(engine.timezone, None, engine.clock.now())
+        moment = run_time_after(task.id, trigger, None, engine.clock.now(), engine.timezone)
         if moment is None and trigger.alias != "shutdown":
             await self.delete(str(task.id), store)
             return None
@@ -164,7 +164,7 @@ class Operations(Adding):
             return task.next_run_time
         if isinstance(trigger, DateTrigger):
             return None  # run early, a one-off is done
-        following = trigger.get_next_trigger_time(self._engine.timezone, now, now)
+        following = run_time_after(task.id, trigger, now, now, self._engine.timezone)
         return None if following is None else task.next_run_time
 
     async def _after_run(

@@ -7,18 +7,18 @@ back once a year.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, tzinfo
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from asyncz.exceptions import AsynczException
+from asyncz.exceptions import TaskOptionError
 from asyncz.tasks.base import Task
 from asyncz.triggers.base import BaseTrigger, in_utc
 
-__all__ = ["Missed", "Plan", "PlanningError", "plan_task"]
+__all__ = ["Missed", "Plan", "PlanningError", "plan_task", "run_time_after"]
 
 ONE_MICROSECOND = timedelta(microseconds=1)
 
 
-class PlanningError(AsynczException):
+class PlanningError(TaskOptionError):
     """The trigger of a task gives run times that cannot be right."""
 
 
@@ -44,6 +44,28 @@ class Plan(NamedTuple):
     coalesced: int
     missed: Missed | None
     next_run_time: datetime | None
+
+
+def run_time_after(
+    task_id: str | None,
+    trigger: BaseTrigger,
+    previous: datetime | None,
+    now: datetime,
+    timezone: tzinfo,
+) -> datetime | None:
+    """Ask a trigger for its next run time; None: it has no more.
+
+    Raises:
+        PlanningError: What it gave is no instant, as can happen with a trigger of somebody else's.
+    """
+    moment: Any = trigger.get_next_trigger_time(timezone, previous, now)
+    if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+        raise PlanningError(
+            f"The trigger {type(trigger).__name__} of the task {task_id!r} gave {moment!r} as a "
+            "run time; it must be a datetime with a time zone, or None."
+        )
+    found: datetime | None = moment
+    return found
 
 
 def plan_task(task: Task, now: datetime, timezone: tzinfo, max_catchup: int) -> Plan:
@@ -77,7 +99,7 @@ def plan_task(task: Task, now: datetime, timezone: tzinfo, max_catchup: int) -> 
 def _next_after(
     task: Task, trigger: BaseTrigger, moment: datetime, now: datetime, timezone: tzinfo
 ) -> datetime | None:
-    following = trigger.get_next_trigger_time(timezone, moment, now)
+    following = run_time_after(task.id, trigger, moment, now, timezone)
     if following is not None and in_utc(following) <= in_utc(moment):
         # Planned with, such a trigger would be due again at once, for ever.
         raise PlanningError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from asyncz.enums import TaskScheduleState
-from asyncz.exceptions import TaskLookupError, TaskOptionError
+from asyncz.exceptions import AsynczException, TaskLookupError, TaskOptionError
 from asyncz.schedulers.engine import Declaration, Engine
 from asyncz.schedulers.lane import StoreLane
+from asyncz.schedulers.planning import run_time_after
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
 from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery
@@ -110,8 +112,12 @@ class Queries:
         for alias in engine.lanes.keys() - degraded.keys():
             lane = engine.lane(alias)
             held = len(lane.holds)
-            counts += await lane.call(lane.store.count_tasks())
-            counts += TaskCounts(scheduled=-held, quarantined=held)
+            try:
+                counts += await lane.call(lane.store.count_tasks())
+            except (AsynczException, OSError) as exc:
+                degraded[alias] = f"{type(exc).__name__}: {reason(exc)}"
+            else:
+                counts += TaskCounts(scheduled=-held, quarantined=held)
         return counts, degraded
 
     def aliases(self) -> list[str]:
@@ -130,10 +136,10 @@ class Queries:
         run_times: list[datetime] = []
         moment = task.next_run_time if after is None else None
         if moment is None:
-            moment = task.trigger.get_next_trigger_time(engine.timezone, None, start)
+            moment = run_time_after(task.id, task.trigger, None, start, engine.timezone)
         while moment is not None and len(run_times) < count:
             run_times.append(moment)
-            moment = task.trigger.get_next_trigger_time(engine.timezone, moment, start)
+            moment = run_time_after(task.id, task.trigger, moment, start, engine.timezone)
         return run_times
 
     async def shutdown_tasks_wait(self) -> bool:

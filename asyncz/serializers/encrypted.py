@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncz.exceptions import ConfigurationError, SerializationError, UnreadableRecordError
 from asyncz.serializers.base import Record, RecordHost, Serializer
@@ -77,14 +77,11 @@ class EncryptedSerializer:
         self._ring = {key.id: key.cipher for key in ring}
 
     def encrypt(self, data: bytes) -> bytes:
-        """A record that `plain` has packed, encrypted.
-
-        Raises:
-            UnreadableRecordError: It is not such a record, so that its task's id is not known.
-        """
-        task_id = self.plain.unpack(data).get("id")
-        if not isinstance(task_id, str) or not is_clean_text(task_id):
-            raise UnreadableRecordError("The record to be encrypted has no id.")
+        """Bytes, encrypted; bound to the task's id if they are a record that `plain` has packed."""
+        try:
+            task_id = self.plain.unpack(data).get("id")
+        except UnreadableRecordError:
+            task_id = None
         return self._seal(data, task_id)
 
     def decrypt(self, data: bytes) -> bytes:
@@ -115,7 +112,7 @@ class EncryptedSerializer:
 
     def pack(self, record: Record) -> bytes:
         """The record as encrypted bytes."""
-        return self._seal(self.plain.pack(record), str(record.get("id")))
+        return self._seal(self.plain.pack(record), record.get("id"))
 
     def unpack(self, data: bytes) -> Record:
         """The record of those bytes. Raises UnreadableRecordError, which says why not."""
@@ -137,13 +134,13 @@ class EncryptedSerializer:
         """`unpack` and `from_record`."""
         return self.from_record(self.unpack(data), host, store_alias)
 
-    def _seal(self, data: bytes, task_id: str) -> bytes:
+    def _seal(self, data: bytes, task_id: object) -> bytes:
         key_id, cipher = self._writer
-        name = task_id.encode()
+        name = task_id.encode() if isinstance(task_id, str) and is_clean_text(task_id) else b""
         if len(name) > LONGEST_ID:
             raise SerializationError(
-                f"The task id {task_id[:40]!r}… has {len(name):,} bytes; an encrypted record can "
-                f"have {LONGEST_ID:,}."
+                f"The task id {ascii(task_id)[:40]}… has {len(name):,} bytes; that of an "
+                f"encrypted record can have {LONGEST_ID:,}."
             )
         envelope = Envelope(key_id, os.urandom(NONCE_BYTES), name)
         header = envelope.header
@@ -154,19 +151,11 @@ class EncryptedSerializer:
 
 
 def _given(keys: str | bytes | Sequence[str | bytes]) -> list[bytes]:
-    several = [keys] if isinstance(keys, str | bytes) else list(keys)
+    single = isinstance(keys, str | bytes) or not isinstance(keys, Sequence)
+    several: list[Any] = [keys] if single else list(keys)
     if not several:
         raise ConfigurationError(f"EncryptedSerializer needs a key; {HOW_TO_MAKE_ONE}.")
-    for number, key in enumerate(several, 1):
-        if not isinstance(key, str | bytes):
-            raise ConfigurationError(
-                f"Key {number} of EncryptedSerializer must be text or bytes, "
-                f"not {type(key).__name__}."
-            )
-    return [
-        _checked(key.encode() if isinstance(key, str) else key, f"Key {number} is")
-        for number, key in enumerate(several, 1)
-    ]
+    return [_checked(key, f"Key {number}") for number, key in enumerate(several, 1)]
 
 
 def _from_environment() -> list[bytes]:
@@ -175,22 +164,25 @@ def _from_environment() -> list[bytes]:
         raise ConfigurationError(
             f"EncryptedSerializer needs a key: give keys, or set {KEY_VARIABLE}; {HOW_TO_MAKE_ONE}."
         )
-    parts = [part.strip().encode() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
     if not any(parts):
         raise ConfigurationError(
             f"{KEY_VARIABLE} is set, but empty. Unset it if records are not to be encrypted; "
             f"otherwise {HOW_TO_MAKE_ONE}."
         )
     return [
-        _checked(part, f"Key {number} of {KEY_VARIABLE} is") for number, part in enumerate(parts, 1)
+        _checked(part, f"Key {number} of {KEY_VARIABLE}") for number, part in enumerate(parts, 1)
     ]
 
 
-def _checked(secret: bytes, what: str) -> bytes:
+def _checked(key: object, what: str) -> bytes:
+    if not isinstance(key, str | bytes):
+        raise ConfigurationError(f"{what} must be text or bytes, not {type(key).__name__}.")
+    secret = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     length = len(secret) if secret.strip() else 0
     if length < SHORTEST_KEY:
         raise ConfigurationError(
-            f"{what} {length} bytes long, too short to be safe: at least "
+            f"{what} is {length} bytes long, too short to be safe: at least "
             f"{SHORTEST_KEY} random ones are needed; {HOW_TO_MAKE_ONE}."
         )
     return secret

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime, tzinfo
 from logging import Logger
 from threading import RLock
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from asyncz.clock import Clock
-from asyncz.exceptions import StoreError, StoreInUseError
+from asyncz.exceptions import StoreError, StoreFullError, StoreInUseError
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
 from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery
@@ -109,6 +109,8 @@ class BaseStore(BaseModel):
 
     Args:
         alias: The name the scheduler knows it by; set at `start`.
+        max_tasks: How many tasks it takes; None: any number. What several processes add within
+            a second of one another may go beyond it.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -119,6 +121,7 @@ class BaseStore(BaseModel):
     Such a store may be used by synchronous calls on the event loop's own thread."""
 
     alias: str | None = None
+    max_tasks: Annotated[int, Field(ge=1)] | None = None
 
     def model_post_init(self, context: Any, /) -> None:
         # Ordinary attributes: Pydantic's private ones take several times as long to find.
@@ -143,7 +146,12 @@ class BaseStore(BaseModel):
         self._host = None
 
     async def add_task(self, task: Task) -> None:
-        """Keep a task. Raises ConflictIdError if its id is taken, also by an unreadable record."""
+        """Keep a task.
+
+        Raises:
+            ConflictIdError: Its id is taken, perhaps by a record that cannot be read.
+            StoreFullError: There are `max_tasks` tasks already.
+        """
         raise self._lacks("add_task")
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
@@ -151,6 +159,7 @@ class BaseStore(BaseModel):
 
         Raises:
             ConflictIdError: An id is taken, or is there twice.
+            StoreFullError: They would be more than `max_tasks`.
         """
         added: list[str] = []
         try:
@@ -305,6 +314,14 @@ class BaseStore(BaseModel):
         if self._host is None:
             raise StoreError(f"The store {self.alias!r} ({type(self).__name__}) is not started.")
         return self._host
+
+    def _check_room(self, there: int, adding: int = 1) -> None:
+        """Raise StoreFullError if so many more would be too many."""
+        if self.max_tasks is not None and there + adding > self.max_tasks:
+            raise StoreFullError(
+                f"The store {self.alias!r} has {there:,} task(s) and cannot take {adding:,} more: "
+                f"max_tasks={self.max_tasks:,}. Delete some, or raise max_tasks."
+            )
 
     def _lacks(self, operation: str) -> StoreError:
         return StoreError(f"{type(self).__name__} does not have the operation {operation!r}.")

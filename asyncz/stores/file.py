@@ -87,7 +87,7 @@ class FileStore(SerializingStore):
 
     async def add_task(self, task: Task) -> None:
         self.check_task_id(task.id)
-        await self._submit(partial(self._started.add, task))
+        await self._submit(partial(self._started.add, task, self._check_room))
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         """Keep several tasks: all of them, or none.
@@ -105,7 +105,7 @@ class FileStore(SerializingStore):
             # In portions, so that others get at the directory, and at this thread, in between.
             for begun in range(0, len(tasks), PORTION):
                 portion = tasks[begun : begun + PORTION]
-                await self._submit(partial(self._started.add_all, portion))
+                await self._submit(partial(self._started.add_all, portion, self._check_room))
         except BaseException:
             for task in tasks[:begun]:
                 with suppress(TaskLookupError):

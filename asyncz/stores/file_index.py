@@ -144,6 +144,9 @@ class RecordIndex:
             known.settled or self._directory.state() == self._state
         )
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def named(self, name: str) -> Entry | None:
         """The entry of that file name."""
         return self._entries.get(name)

@@ -51,6 +51,8 @@ class MemoryStore(BaseStore):
         task_id: str = task.id  # type: ignore[assignment]  # just checked
         if task_id in self._tasks:
             raise ConflictIdError(task_id, self.alias)
+        if self.max_tasks is not None:
+            self._check_room(len(self._tasks))
         self._enter(task_id, task, next(self._serials))
 
     async def update_task(self, task: Task) -> None:

@@ -55,6 +55,8 @@ CLIENT_OPTIONS = {
 """Of clients that are made here, where the URI does not say otherwise."""
 BEGIN_TIMEOUT = 5.0
 """Seconds that another event loop may take to begin a call."""
+GOODBYE = 2.0
+"""Seconds that saying goodbye to the server may take."""
 ERROR_LENGTH = 300
 
 
@@ -130,11 +132,12 @@ class Link:
         """Close the client if it is ours."""
         if not self._is_ours:
             return
-        if isinstance(self._client, pymongo.AsyncMongoClient):
-            await self._client.close()
-        else:
-            # Motor's says good-bye to the server before it returns.
-            await asyncio.to_thread(self._client.close)
+        with pymongo.timeout(GOODBYE):
+            if isinstance(self._client, pymongo.AsyncMongoClient):
+                await self._client.close()
+            else:
+                # Motor's says good-bye to the server before it returns.
+                await asyncio.to_thread(self._client.close)
 
     async def _elsewhere(
         self, work: Callable[[], Awaitable[T]], home: asyncio.AbstractEventLoop

@@ -14,7 +14,7 @@ LAST_RETRY = 30.0
 LONGEST_REASON = 500
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What an error says, on one line: parts of it may come from a record that anybody wrote."""
     return printable(str(error), LONGEST_REASON)
 

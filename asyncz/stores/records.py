@@ -6,6 +6,7 @@ A subclass moves rows; everything about tasks is here. Its operations are those 
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence, Set
 from datetime import datetime
@@ -13,11 +14,11 @@ from typing import Any
 
 from asyncz.exceptions import ConflictIdError, TaskLookupError, UnreadableRecordError
 from asyncz.serializers.base import Record
-from asyncz.serializers.json import from_microseconds, to_microseconds
+from asyncz.serializers.json import to_microseconds
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.base import NO_IDS, QuarantinedTask, QuarantineNews, StoreHost, TaskAdvance
 from asyncz.stores.quarantine import QuarantineBook, reason
-from asyncz.stores.rows import Place, Row, Slices, Step, StoredRow
+from asyncz.stores.rows import Place, Row, Slices, Step, StoredRow, is_moment, key_there_twice
 from asyncz.stores.serializing import Codec, SerializingStore
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
@@ -26,6 +27,8 @@ from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery, TaskSummary
 __all__ = ["Place", "RecordStore", "Row", "Step", "StoredRow"]
 
 PAGE = 256
+COUNTED_FOR = 1.0
+"""Seconds that a count is believed for, as to `max_tasks`."""
 
 
 class RecordStore(SerializingStore):
@@ -40,6 +43,8 @@ class RecordStore(SerializingStore):
         super().model_post_init(context)
         self._quarantine = QuarantineBook()
         self._last_order = 0
+        self._counted = 0
+        self._count_again_at = float("-inf")
         self._codec_in_use: Codec | None = None
 
     # What a subclass writes.
@@ -129,9 +134,20 @@ class RecordStore(SerializingStore):
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
         rows = [row async for row in self._rows_of(tasks)]
         by_key = {row.key: task.id for row, task in zip(rows, tasks, strict=True)}
-        taken = await self._insert(rows) if len(by_key) == len(rows) else _twice(rows)
+        if self.max_tasks is not None:
+            await self._make_room(len(rows))
+        taken = await self._insert(rows) if len(by_key) == len(rows) else key_there_twice(rows)
         if taken is not None:
+            self._count_again_at = float("-inf")
             raise ConflictIdError(by_key[taken], self.alias)
+
+    async def _make_room(self, adding: int) -> None:
+        # Counting takes long when there are many, and a flood must not make it worse.
+        if self._monotonic() >= self._count_again_at:
+            self._counted = sum(await self._count())
+            self._count_again_at = self._monotonic() + COUNTED_FOR
+        self._check_room(self._counted, adding)
+        self._counted += adding
 
     async def update_task(self, task: Task) -> None:
         row = self._row_of(task)
@@ -145,6 +161,7 @@ class RecordStore(SerializingStore):
             raise TaskLookupError(task.id, self.alias)
 
     async def delete_task(self, task_id: str) -> None:
+        self._count_again_at = float("-inf")
         row = await self._fetch(self.key_of(task_id)) if is_clean_text(task_id) else None
         if row is None:
             raise TaskLookupError(task_id, self.alias)
@@ -174,6 +191,7 @@ class RecordStore(SerializingStore):
 
     async def remove_all_tasks(self) -> None:
         """Forget all tasks. Records that cannot be read stay; `delete_task` sets one aside."""
+        self._count_again_at = float("-inf")
         async for rows in self._pages():
             readable = [row.key async for row, task in self._tasks_of(rows) if task is not None]
             await self._remove(readable)
@@ -195,8 +213,10 @@ class RecordStore(SerializingStore):
             async for _, task in self._tasks_of(rows):
                 if task is not None and task.id not in exclude:
                     due.append(task)
-                    if len(due) == limit:
-                        return due
+            # Reading them was one piece of work; what is done with them is another.
+            await asyncio.sleep(0)
+            if limit is not None and len(due) >= limit:
+                return due[:limit]
         return due
 
     async def get_next_run_time(self, after: datetime | None = None) -> datetime | None:
@@ -229,6 +249,8 @@ class RecordStore(SerializingStore):
             for task, expected, next_run_time in advances
         ]
         bad = {step.key for step in steps if self._quarantine and step.key in self._quarantine}
+        if any(step.next_run is None for step in steps):
+            self._count_again_at = float("-inf")
         if not bad:
             return await self._advance(steps)
         made = iter(await self._advance([step for step in steps if step.key not in bad]))
@@ -311,7 +333,7 @@ class RecordStore(SerializingStore):
         record = self._started_codec.unpack(row.data)
         if not isinstance(record.get("id"), str) or self.key_of(record["id"]) != row.key:
             raise UnreadableRecordError("The id in the record is not that of its place.")
-        if row.next_run is None or _is_moment(record.get("next_run_time")):
+        if row.next_run is None or is_moment(record.get("next_run_time")):
             # The row's is newer: a step changes only that.
             record["next_run_time"] = row.next_run
         return record
@@ -357,21 +379,3 @@ class RecordStore(SerializingStore):
             _ = self.host  # raises
             raise AssertionError("a started store has a codec")
         return self._codec_in_use
-
-
-def _is_moment(value: object) -> bool:
-    """Whether a record's next run time is one."""
-    try:
-        return isinstance(value, int) and from_microseconds(value) is not None
-    except OverflowError:
-        return False
-
-
-def _twice(rows: Sequence[Row]) -> str:
-    """A key that is there twice."""
-    seen: set[str] = set()
-    for row in rows:
-        if row.key in seen:
-            return row.key
-        seen.add(row.key)
-    raise AssertionError("no key is there twice")

@@ -83,9 +83,9 @@ class RedisStore(RedisOptions, RecordStore):
         )  # fmt: skip
         self._calls_in_use = calls
         self._batches = RedisBatches(calls)
-        self.check_cluster(client)
+        is_cluster = self.check_cluster(client)
         await open_keys(calls)
-        await check_durability(calls, self.require_durable, self._logger)
+        await check_durability(calls, self.require_durable, self._logger, is_cluster)
         await self._batches.finish()
 
     async def _close(self) -> None:

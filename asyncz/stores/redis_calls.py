@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -41,6 +42,10 @@ PATIENCE = 1.0
 FIRST_DELAY = 0.02
 LAST_DELAY = 1.0
 FAREWELL = 1.0
+STEPS = "advance"
+"""The call that gets the answer it would have had when it is made again after an error: who makes
+steps has to know of each whether it was the one who made it."""
+MOST_UNANSWERED = 64
 
 PASSING = (
     BusyLoadingError, ClusterDownError, MasterDownError, MaxConnectionsError, ReadOnlyError,
@@ -56,6 +61,8 @@ HINTS = {
     MovedError: "it is a cluster; give cluster=True, or a RedisCluster as client",
 }
 """What to do, by the kind of error."""
+FORBIDDEN = ("can't run this command", "has no permissions")
+"""What Redis and Valkey say of a right that a script lacks. Clients have no class for it."""
 
 
 @dataclass
@@ -65,8 +72,8 @@ class Slot:
     key: bytes
     number: int = 0
 
-    def next_token(self) -> bytes:
-        self.number += 1
+    @property
+    def token(self) -> bytes:
         return b"%d:" % self.number
 
 
@@ -94,6 +101,7 @@ class RedisCalls:
     retry_timeout: float
     _free: list[Slot] = field(default_factory=list)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _unanswered: dict[tuple[bytes | str | int, ...], Slot] = field(default_factory=dict)
     _name: str = field(default_factory=new_id)
     _slots: int = 0
 
@@ -111,30 +119,39 @@ class RedisCalls:
         """
         script = scripts[name]
         async with self._room:
-            slot = self._free.pop() if self._free else self._new_slot()
+            slot = self._slot_for(name, args)
             values: list[Any] = [self._key(key, slot, batch) for key in script.keys]
-            values += [slot.next_token(), *args] if script.once else args
+            values += [slot.token, *args] if script.once else args
             settled = False
             try:
                 answer = await self._until_answered(script, values)
                 settled = True
                 return answer
             finally:
-                # A try that was given up may still come through: its slot is not used again.
+                # A try that was given up may still come through: its slot is not used again,
+                # except for the same steps.
                 if settled or not script.once:
                     self._free.append(slot)
+                elif name == STEPS:
+                    self._remember(args, slot)
 
     async def command(self, *words: str) -> Any:
-        """Send another command, once."""
-        return await self._on_its_loop(words)
+        """Send another command to the only server, once. Raises StoreError."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._on_its_loop(words, [])
+        except (RedisError, *LOST) as exc:
+            raise self._error(exc, False) from exc
 
     async def forget(self) -> None:
         """Remove what the server remembers for this store."""
-        keys = [slot.key for slot in self._free if slot.number]
+        keys = [slot.key for slot in self._free]
         self._free.clear()
         if keys:
-            async with asyncio.timeout(FAREWELL):
-                await self._on_its_loop(["UNLINK", *keys])
+            # They go by themselves if this fails, in a while.
+            with suppress(RedisError, StoreError, *LOST):
+                async with asyncio.timeout(FAREWELL):
+                    await self._on_its_loop(["UNLINK", *keys], [])
 
     def _key(self, name: str, slot: Slot, batch: bytes) -> bytes:
         if name == "call":
@@ -142,9 +159,21 @@ class RedisCalls:
         found: bytes = batch if name == "batch" else getattr(self.keys, name)
         return found
 
-    def _new_slot(self) -> Slot:
-        self._slots += 1
-        return Slot(self.keys.call(f"{self._name}-{self._slots}"))
+    def _slot_for(self, name: str, args: tuple[bytes | str | int, ...]) -> Slot:
+        known = self._unanswered.pop(args, None) if name == STEPS else None
+        if known is not None:
+            return known
+        if not self._free:
+            self._slots += 1
+            self._free.append(Slot(self.keys.call(f"{self._name}-{self._slots}")))
+        slot = self._free.pop()
+        slot.number += 1
+        return slot
+
+    def _remember(self, args: tuple[bytes | str | int, ...], slot: Slot) -> None:
+        self._unanswered[args] = slot
+        if len(self._unanswered) > MOST_UNANSWERED:
+            self._unanswered.pop(next(iter(self._unanswered)))
 
     async def _until_answered(self, script: Script, values: Sequence[Any]) -> Any:
         began, delay, unsure = self._now(), FIRST_DELAY, False
@@ -161,26 +190,37 @@ class RedisCalls:
             delay = min(2 * delay, LAST_DELAY)
 
     async def _try(self, script: Script, values: Sequence[Any]) -> Any:
-        async with asyncio.timeout(self.timeout):
-            count = len(script.keys)
-            try:
-                return await self._on_its_loop(["EVALSHA", script.sha, count, *values])
-            except NoScriptError:
-                # The server was restarted, or its scripts were flushed; this one it keeps again.
-                return await self._on_its_loop(["EVAL", script.text, count, *values])
+        begun: list[bool] = []
+        try:
+            async with asyncio.timeout(self.timeout):
+                count = len(script.keys)
+                try:
+                    return await self._on_its_loop(["EVALSHA", script.sha, count, *values], begun)
+                except NoScriptError:
+                    # The server was restarted, or its scripts were flushed; it keeps this one.
+                    return await self._on_its_loop(["EVAL", script.text, count, *values], begun)
+        except TimeoutError as exc:
+            if begun:
+                raise
+            raise StoreError(
+                f"The store {self.alias!r}: the event loop that its client belongs to is blocked. "
+                "If it is start() that blocks it, use NativeAsyncIOScheduler, or give the store "
+                "a url in place of the client."
+            ) from exc
 
-    async def _on_its_loop(self, words: Sequence[Any]) -> Any:
+    async def _on_its_loop(self, words: Sequence[Any], begun: list[bool]) -> Any:
         if asyncio.get_running_loop() is self.loop:
-            return await self._execute(words)
+            return await self._execute(words, begun)
         if not self.loop.is_running():
             raise StoreError(
                 f"The store {self.alias!r}: the event loop that its client belongs to is not "
                 "running any more; make the client on the loop that it is used on."
             )
-        future = asyncio.run_coroutine_threadsafe(self._execute(words), self.loop)
+        future = asyncio.run_coroutine_threadsafe(self._execute(words, begun), self.loop)
         return await asyncio.wrap_future(future)
 
-    async def _execute(self, words: Sequence[Any]) -> Any:
+    async def _execute(self, words: Sequence[Any], begun: list[bool]) -> Any:
+        begun.append(True)
         # The client may be set up to make text of answers; ours are bytes.
         return await self.client.execute_command(*words, NEVER_DECODE=True)
 
@@ -221,5 +261,10 @@ def _may_have_been_made(error: Exception) -> bool:
 def _words_of(error: Exception) -> str:
     text = str(error).strip().rstrip(".")
     words = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    hint = HINTS.get(type(error))
+    kind = type(error)
+    if any(words in text for words in FORBIDDEN):
+        kind = NoPermissionError
+    elif text.startswith("MOVED"):  # it has no class in older clients
+        kind = MovedError
+    hint = HINTS.get(kind)
     return f"{words} ({hint})" if hint else words

@@ -6,7 +6,7 @@ from asyncz.stores.redis_rows import PLACE_LENGTH, TIME_LENGTH
 
 __all__ = ["PARTS"]
 
-REMEMBERED = 600
+REMEMBERED = 3600
 """Seconds for which the server knows the answer to a call, longer than any repetition of it."""
 
 PARTS = {

@@ -35,6 +35,7 @@ CONNECTION = frozenset(
         "client_name", "health_check_interval",
     }
 )  # fmt: skip
+ALIASES = {"server_host": "host"}
 KEY = r"^[^{}\x00-\x1f\x7f]*(\{[^{}\x00-\x1f\x7f]+\}[^{}\x00-\x1f\x7f]*)?$"
 Key = Annotated[str, Field(min_length=1, max_length=200, pattern=KEY)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -72,7 +73,7 @@ class RedisOptions(BaseModel):
 
     def check_options(self) -> None:
         """Raise ConfigurationError if they do not go together. No secret is in its text."""
-        given = sorted(CONNECTION & self.model_fields_set)
+        given = sorted(ALIASES.get(name, name) for name in CONNECTION & self.model_fields_set)
         if self.client is not None:
             self._check_client(given)
         elif self.url is not None:
@@ -80,7 +81,7 @@ class RedisOptions(BaseModel):
                 rest = ", ".join(name for name in given if name != "url")
                 raise ConfigurationError(f"RedisStore: put {rest} into the url, or leave url out.")
             self._check_url(self.url.get_secret_value())
-        elif self.unix_socket_path is not None and {"server_host", "port", "ssl"} & set(given):
+        elif self.unix_socket_path is not None and {"host", "port", "ssl"} & set(given):
             raise ConfigurationError("RedisStore: give unix_socket_path, or host, port and ssl.")
         if self.cluster and self.database:
             raise ConfigurationError("RedisStore: a cluster has the database 0 only.")
@@ -106,15 +107,16 @@ class RedisOptions(BaseModel):
             options["db"] = self.database
         return kind(**options)
 
-    def check_cluster(self, client: Any) -> None:
-        """Raise ConfigurationError if the keys would be on several nodes of a cluster."""
-        slots = {key_slot(key) for key in self.keys}
-        if isinstance(client, RedisCluster) and len(slots) > 1:
+    def check_cluster(self, client: Any) -> bool:
+        """Whether it is a cluster's. ConfigurationError if the keys would be on several nodes."""
+        is_cluster = isinstance(client, RedisCluster)
+        if is_cluster and len({key_slot(key) for key in self.keys}) > 1:
             raise ConfigurationError(
                 f"RedisStore: tasks_key {self.tasks_key!r} and run_times_key "
                 f"{self.run_times_key!r} would be on different nodes of the cluster; give both the "
                 f"same text in braces, such as '{{{tag_of(self.tasks_key)}}}.tasks'."
             )
+        return is_cluster
 
     def _check_client(self, given: list[str]) -> None:
         beside = [*given, *sorted({"cluster", "database"} & self.model_fields_set)]
@@ -151,7 +153,7 @@ class RedisOptions(BaseModel):
 
     def _client_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
-            "socket_timeout": self.timeout,
+            "socket_timeout": None,  # each try as a whole has one, which costs less than several
             "socket_connect_timeout": self.timeout,
             "health_check_interval": self.health_check_interval,
             "retry": Retry(NoBackoff(), 0),

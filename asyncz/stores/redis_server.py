@@ -47,13 +47,17 @@ async def open_keys(calls: RedisCalls) -> None:
         raise StoreError(f"The store {calls.alias!r} cannot be opened: {text}.")
 
 
-async def check_durability(calls: RedisCalls, required: bool, logger: Logger) -> None:
+async def check_durability(
+    calls: RedisCalls, required: bool, logger: Logger, is_cluster: bool = False
+) -> None:
     """Warn of what the server may lose.
 
     Args:
         calls: To the server.
         required: Refuse to start instead.
         logger: For the warnings.
+        is_cluster: Whether there are several servers; then only the one with the keys is asked,
+            and not when it writes its file.
 
     Raises:
         StoreError: It may lose something, or does not say, and `required` is true; or its
@@ -63,7 +67,8 @@ async def check_durability(calls: RedisCalls, required: bool, logger: Logger) ->
     facts = dict(line.split(":", 1) for text in texts for line in text.split() if ":" in line)
     _check_release(calls.alias, facts)
     problems = _problems(facts)
-    if facts.get("aof_enabled") == "1" and await _sync_policy(calls, logger) == "no":
+    has_log = facts.get("aof_enabled") == "1" and not is_cluster
+    if has_log and await _sync_policy(calls, logger) == "no":
         problems.append(NEVER_SYNCS)
     if not facts:
         logger.debug("The Redis server of the store %r: %s.", calls.alias, UNKNOWN)

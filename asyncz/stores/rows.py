@@ -1,13 +1,15 @@
-"""Tasks as the rows of a store with a server: what goes in, what comes out, in which order."""
+"""Tasks as the rows of a store with a server, and what works on them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from asyncz.serializers.json import from_microseconds
 from asyncz.tasks.query import TaskSummary
 
-__all__ = ["Place", "Row", "Slices", "Step", "StoredRow"]
+__all__ = ["Place", "Row", "Slices", "Step", "StoredRow", "is_moment", "key_there_twice"]
 
 SLICE = 0.002
 """Seconds of reading or writing records before the event loop gets its turn."""
@@ -75,3 +77,21 @@ class Slices:
         if self._time() > self._deadline:
             await asyncio.sleep(0)
             self._deadline = self._time() + SLICE
+
+
+def is_moment(value: object) -> bool:
+    """Whether a record's next run time is one."""
+    try:
+        return isinstance(value, int) and from_microseconds(value) is not None
+    except OverflowError:
+        return False
+
+
+def key_there_twice(rows: Sequence[Row]) -> str:
+    """A key that is there twice."""
+    seen: set[str] = set()
+    for row in rows:
+        if row.key in seen:
+            return row.key
+        seen.add(row.key)
+    raise AssertionError("no key is there twice")

@@ -15,7 +15,7 @@ from copy import copy
 from hashlib import sha256
 from typing import Any
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 from sqlalchemy import URL, ColumnElement, MetaData, Table, select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -86,23 +86,17 @@ class SQLAlchemyStore(RecordStore):
     engine_options: Mapping[str, Any] = Field(default_factory=dict, repr=False)
 
     def __init__(self, database: str | URL | AsyncEngine, **options: Any) -> None:
-        options["database"] = database
+        # Not in validators, which would make ValidationErrors of our own errors.
+        given = database if isinstance(database, AsyncEngine) else async_url(database)
+        options["database"] = given
         super().__init__(**options)
-
-    @field_validator("database", mode="before")
-    @classmethod
-    def _parse_url(cls, database: Any) -> Any:
-        return database if isinstance(database, AsyncEngine) else async_url(database)
-
-    def model_post_init(self, context: Any, /) -> None:
-        super().model_post_init(context)
         check_settings(self.session_settings)
         self._tables = make_tables(self.metadata, self.tablename, self.database_schema)
         self._rows = Rows(self._tables)
         self._own: OwnDatabase | None = None
         self._joined: CallersTransaction | None = None
         self._claims: Claims | None = None
-        self._home = _running_loop() if isinstance(self.database, AsyncEngine) else None
+        self._home = _running_loop() if isinstance(given, AsyncEngine) else None
 
     @property
     def table(self) -> Table:
@@ -193,14 +187,16 @@ class SQLAlchemyStore(RecordStore):
         own, claims, self._own, self._claims = self._own, self._claims, None, None
         if own is None:
             return
+        answers = False
         try:
             if claims is not None:
                 async with asyncio.timeout(GOODBYE):
                     await claims.close()
+                    answers = True
         except (StoreError, TimeoutError):
             pass  # it is forgotten in a week
         finally:
-            await own.close()
+            await own.close(at_once=not answers)
 
     async def _prepare_tables(self, own: OwnDatabase) -> None:
         """See to it that the tables are there, of the version that this release needs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import random
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from asyncz.exceptions import AsynczException, StoreError
 from asyncz.stores.sqlalchemy_dialects import (
     Settings,
+    hang_up,
     is_conflict_of_others,
     is_in_memory,
     make_engine,
@@ -145,8 +146,10 @@ class OwnDatabase:
         else:
             engine = source.execution_options(isolation_level="AUTOCOMMIT")
         self._engine = engine
-        # Interrupting a connection to a database in memory would be the end of the database.
-        self._shields = is_in_memory(engine.url)
+        # Interrupting a connection to a database in memory would be the end of the database, and
+        # psycopg, when it is interrupted, waits for the server to say that it knows.
+        self._in_memory = is_in_memory(engine.url)
+        self._shields = self._in_memory or engine.dialect.driver == "psycopg"
         self.family = family_of(engine.dialect)
         self._begin = {
             "sqlite": ["BEGIN IMMEDIATE"],
@@ -163,10 +166,17 @@ class OwnDatabase:
         host = f"{url.host}{f':{url.port}' if url.port else ''}/" if url.host else ""
         return f"{url.get_backend_name()} {host}{url.database or ':memory:'}"
 
-    async def close(self) -> None:
-        """Close the connections, if they are ours."""
+    async def close(self, at_once: bool) -> None:
+        """Close the connections, if they are ours.
+
+        Args:
+            at_once: Without saying goodbye to a server that does not answer.
+        """
         if self._owned is None:
             return
+        if at_once:
+            dialect = self._owned.dialect
+            dialect.do_close = dialect.do_terminate  # type: ignore[method-assign]
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._owned.dispose()
@@ -174,18 +184,25 @@ class OwnDatabase:
             pass
 
     async def run(self, work: Work[R], transaction: bool = False) -> R:
-        trying = self._try(work, transaction)
         if self._home is not None:
-            return await self._at_home(trying)
-        if self._shields:
-            return await asyncio.shield(asyncio.ensure_future(trying))
-        return await trying
+            return await self._at_home(self._home, work, transaction)
+        attempt = _Attempt()
+        trying = self._try(work, transaction, attempt)
+        if not self._shields:
+            return await trying
+        shielded = asyncio.ensure_future(trying)
+        try:
+            return await asyncio.shield(shielded)
+        except asyncio.CancelledError:
+            if not self._in_memory:
+                attempt.abandon(shielded)
+            raise
 
-    async def _at_home(self, trying: Coroutine[Any, Any, R]) -> R:
+    async def _at_home(
+        self, home: asyncio.AbstractEventLoop, work: Work[R], transaction: bool
+    ) -> R:
         """Do it on the loop that the caller's engine belongs to."""
-        home = self._home
-        if home is None or home.is_closed():
-            trying.close()
+        if home.is_closed():
             raise StoreError(
                 f"The event loop that the engine of the store {self._alias!r} belongs to is "
                 "closed; make the engine in the loop that the app runs on."
@@ -195,7 +212,7 @@ class OwnDatabase:
 
         async def begin() -> R:
             here.call_soon_threadsafe(begun.set)
-            return await trying
+            return await self._try(work, transaction, _Attempt())
 
         result = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(begin(), home))
         try:
@@ -210,26 +227,27 @@ class OwnDatabase:
             ) from None
         return await result
 
-    async def _try(self, work: Work[R], transaction: bool) -> R:
+    async def _try(self, work: Work[R], transaction: bool, attempt: _Attempt) -> R:
         in_doubt = False
         for number in range(TRIES):
             try:
-                return await self._once(work, transaction, in_doubt)
+                return await self._once(work, transaction, in_doubt, attempt)
             except AsynczException:
                 raise
             except Exception as exc:
                 lost = isinstance(exc, DBAPIError) and exc.connection_invalidated
                 # After a restart of the server, connections that were made before are dead.
                 again = (lost and number == 0) or is_conflict_of_others(exc)
-                if not again or number == TRIES - 1:
+                if not again or attempt.abandoned or number == TRIES - 1:
                     raise as_store_error(exc, self._alias, f"({self.where})") from exc
                 in_doubt = in_doubt or lost
                 if not lost:
                     await asyncio.sleep(FIRST_PAUSE * 2**number * (0.5 + random()))  # noqa: S311
         raise AssertionError("the last try returns or raises")
 
-    async def _once(self, work: Work[R], transaction: bool, in_doubt: bool) -> R:
+    async def _once(self, work: Work[R], transaction: bool, in_doubt: bool, attempt: _Attempt) -> R:
         async with self._engine.connect() as connection:
+            attempt.connection = connection
             if not transaction:
                 return await work(connection, in_doubt)
             try:
@@ -241,6 +259,21 @@ class OwnDatabase:
                 await _give_up(connection, isinstance(exc, asyncio.CancelledError))
                 raise
             return result
+
+
+class _Attempt:
+    """Some work, and the connection that it is being done on."""
+
+    def __init__(self) -> None:
+        self.connection: AsyncConnection | None = None
+        self.abandoned = False
+
+    def abandon(self, trying: asyncio.Future[Any]) -> None:
+        """Let it fail soon; nobody waits for it any more."""
+        self.abandoned = True
+        trying.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self.connection is None or not hang_up(self.connection):
+            trying.cancel()
 
 
 async def _give_up(connection: AsyncConnection, at_once: bool) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from asyncz.exceptions import ConfigurationError
 from asyncz.stores.sqlalchemy_schema import IDENTIFIER, family_of
 
-__all__ = ["Settings", "async_url", "is_conflict_of_others", "is_in_memory", "make_engine"]
+__all__ = [
+    "Settings",
+    "async_url",
+    "check_settings",
+    "hang_up",
+    "is_conflict_of_others",
+    "is_in_memory",
+    "make_engine",
+]
 
 Settings = Mapping[str, str | int | float | None]
 
@@ -167,8 +177,15 @@ def make_engine(url: URL, settings: Settings, options: Mapping[str, Any]) -> Asy
     elif driver in DRIVERS["mysql"]:
         ours["pool_recycle"] = RECYCLE
     engine = create_async_engine(url, **{**ours, **options})
+    if driver == "asyncpg":
+        # SQLAlchemy's own way waits 2 s for the answer of a server that has none.
+        engine.dialect.do_terminate = _abort  # type: ignore[method-assign,assignment]
     _set_on_connect(engine, settings)
     return engine
+
+
+def _abort(connection: Any) -> None:
+    connection.driver_connection.terminate()
 
 
 def _connect_args(driver: str, url: URL) -> dict[str, Any]:
@@ -283,3 +300,14 @@ def is_conflict_of_others(error: BaseException) -> bool:
     code = origin.args[0] if origin is not None and origin.args else None
     # The last one: the tables were changed since the statement was prepared.
     return code in LOST_RACES or "InvalidCachedStatementError" in str(type(origin).__mro__)
+
+
+def hang_up(connection: AsyncConnection) -> bool:
+    """Cut a connection of psycopg at once, so that what goes on there fails; whether it was."""
+    try:
+        proxied = connection.sync_connection.connection  # type: ignore[union-attr]
+        with socket.socket(fileno=os.dup(proxied.driver_connection.pgconn.socket)) as cut:  # type: ignore[union-attr]
+            cut.shutdown(socket.SHUT_RDWR)
+    except Exception:  # it is closed already, or was not even open
+        return False
+    return True

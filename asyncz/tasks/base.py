@@ -27,6 +27,7 @@ from asyncz.tasks.callables import (
     resolve_reference,
 )
 from asyncz.tasks.inspection import TaskInfo
+from asyncz.text import printable
 from asyncz.triggers.base import BaseTrigger, in_utc
 
 __all__ = ["DEFAULT_GRACE_TIME", "Task", "TaskHost"]
@@ -319,7 +320,7 @@ class Task(BaseModel):
             when = "paused"
         else:
             when = f"next run at {self.next_run_time.isoformat(sep=' ')}"
-        return f"{self.name} (trigger: {self.trigger}, {when})"
+        return printable(f"{self.name} (trigger: {self.trigger}, {when})")
 
 
 Task._all_fields = set(Task.model_fields)

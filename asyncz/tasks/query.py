@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from heapq import nlargest, nsmallest
 from math import inf
 from operator import add
@@ -160,17 +161,16 @@ class TaskQuery:
         """
         total = 0
 
-        def wanted() -> Iterable[TaskInfo]:
+        def wanted() -> Iterator[TaskInfo]:
             nonlocal total
             for info in infos:
                 if self.matches(info):
                     total += 1
                     yield info
 
-        matching = iter(wanted())
-        page = self.page(matching)
-        for _ in matching:
-            pass  # none was looked at for a page of none, but they count
+        all_of_them = wanted()
+        page = self.page(all_of_them)
+        deque(all_of_them, maxlen=0)  # a page of none does not look at any
         return FoundTasks(page, total)
 
     def page(self, infos: Iterable[TaskInfo]) -> list[TaskInfo]:

@@ -17,7 +17,7 @@ with the process takes `StoreConformance`, which needs `make_store` only.
 from __future__ import annotations
 
 from asyncz.testing.store_suite_basics import KeepingTasks
-from asyncz.testing.store_suite_persistence import OutlivingTheProcess
+from asyncz.testing.store_suite_quarantine import KeepingQuarantine
 from asyncz.testing.store_suite_queries import AskingForTasks
 from asyncz.testing.store_suite_schedule import KeepingTime
 
@@ -28,7 +28,7 @@ class StoreConformance(KeepingTasks, KeepingTime, AskingForTasks):
     """What every store does. To write: `make_store`."""
 
 
-class PersistentStoreConformance(StoreConformance, OutlivingTheProcess):
+class PersistentStoreConformance(StoreConformance, KeepingQuarantine):
     """And what one does whose tasks outlive the process.
 
     To write: `make_store`, `reopen`, `read_record`, `write_record`.

@@ -9,7 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from asyncz.exceptions import AsynczException, ConflictIdError, StoreInUseError, TaskLookupError
+from asyncz.exceptions import (
+    AsynczException,
+    ConflictIdError,
+    StoreFullError,
+    StoreInUseError,
+    TaskLookupError,
+)
 from asyncz.stores.base import BaseStore
 from asyncz.tasks.base import Task
 from asyncz.testing.store_suite_tools import (
@@ -319,6 +325,23 @@ class KeepingTasks(SuiteBase):
         async with self.running() as store:
             await store.add_task(make_task("a"))
             assert await store.get_quarantined_tasks() == []
+
+    async def test_a_store_takes_no_more_than_it_may(self) -> None:
+        store = await self.make_store()
+        store.max_tasks = 3
+        async with self.running(store):
+            await store.add_tasks([make_task("a"), make_task("b")])
+            with raises(StoreFullError, "max_tasks=3", f"{ALIAS!r}"):
+                await store.add_tasks([make_task("c"), make_task("d")])
+            await store.add_task(make_task("c"))
+            for _ in range(3):
+                with raises(StoreFullError):
+                    await store.add_task(make_task("d"))
+            await store.update_task(make_task("b", after(1)))
+            assert len(await store.get_all_tasks()) == 3
+            await store.delete_task("a")
+            await store.add_task(make_task("d"))
+            assert ids_of(await store.get_all_tasks()) == ["c", "d", "b"]
 
     async def test_what_is_encrypted_can_be_decrypted(self) -> None:
         async with self.running() as store:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import math
+import re
+import reprlib
 from collections.abc import Mapping
-from datetime import date, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any
 
 from asyncz.timezones import as_timezone
-from asyncz.triggers.base import BaseTrigger, require_alias
+from asyncz.triggers.base import BaseTrigger, in_utc, require_alias
 from asyncz.triggers.localtime import ZoneClock, clock_for, localize
 
 _SHOWN = 40
+# Some thirty years of seconds.
+_MOST_JITTER = 1_000_000_000
+# `fromisoformat` takes any character between date and time, and digits without end.
+_ISO = re.compile(r"[0-9W-]{7,10}(?:[Tt ][0-9:.,]{2,20}(?:Z|z|[+-][0-9:.]{2,15})?)?", re.ASCII)
 
 
 def shown(value: object) -> str:
     """Return the value as an error shows it: short, whatever was given."""
+    if isinstance(value, (str, bytes, bytearray)):
+        value = value[: _SHOWN + 1]
     try:
-        text = repr(value)
+        # Of what holds others only the first few are looked at.
+        holds_others = isinstance(value, (list, tuple, dict, set, frozenset))
+        text = reprlib.repr(value) if holds_others else repr(value)
     except ValueError:
         # Python refuses to print an int of thousands of digits.
         text = f"a huge {type(value).__name__}"
@@ -40,10 +49,11 @@ def refuse_unknown(cls: type[BaseTrigger], unknown: Mapping[str, Any]) -> None:
 
 
 def check_jitter(cls: type[BaseTrigger], jitter: Any) -> None:
-    """Raise `ValueError` unless jitter is None or a number of seconds, 0 or more."""
-    if jitter is not None and not (is_number(jitter) and 0 <= jitter < math.inf):
+    """Raise `ValueError` unless jitter is None or a number of seconds, from 0 to a billion."""
+    if jitter is not None and not (is_number(jitter) and 0 <= jitter <= _MOST_JITTER):
         raise ValueError(
-            f"{cls.__name__}: jitter must be a number of seconds, 0 or more, not {shown(jitter)}"
+            f"{cls.__name__}: jitter must be a number of seconds from 0 to {_MOST_JITTER}, "
+            f"not {shown(jitter)}"
         )
 
 
@@ -69,7 +79,10 @@ def read_zone(cls: type[BaseTrigger], timezone: Any, *moments: Any) -> tzinfo | 
             raise ValueError(f"{cls.__name__}: timezone: {error}") from None
     for moment in moments:
         if isinstance(moment, datetime) and moment.tzinfo is not None:
-            return as_timezone(moment.tzinfo)
+            try:
+                return as_timezone(moment.tzinfo)
+            except ValueError as error:
+                raise ValueError(f"{cls.__name__}: {moment.isoformat()}: {error}") from None
     return None
 
 
@@ -82,7 +95,8 @@ def read_moment(cls: type[BaseTrigger], field: str, value: Any) -> datetime | No
     if isinstance(value, str):
         text = value.strip()
         try:
-            return datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] == "Z" else text)
+            if _ISO.fullmatch(text):
+                return datetime.fromisoformat(text)
         except ValueError:
             pass
     raise ValueError(
@@ -98,6 +112,9 @@ def in_zone(
     if clock is None:
         return moment
     try:
+        if moment.tzinfo is not None:
+            # By way of UTC, so that one instant has one form: what the clock leapt over is none.
+            return moment.astimezone(UTC).astimezone(clock.zone)
         return localize(moment, clock)
     except OverflowError:
         raise ValueError(
@@ -113,7 +130,10 @@ def known_clock(zone: tzinfo | None) -> ZoneClock | None:
 
 def check_order(cls: type[BaseTrigger], start_at: datetime | None, end_at: datetime | None) -> None:
     """Raise `ValueError` when the end lies before the start; two naive ones compare as such."""
-    if start_at is not None and end_at is not None and end_at < start_at:
+    if start_at is None or end_at is None:
+        return
+    both = (start_at, end_at) if start_at.tzinfo is None else (in_utc(start_at), in_utc(end_at))
+    if both[1] < both[0]:
         raise ValueError(
             f"{cls.__name__}: end_at={end_at.isoformat()} is before start_at={start_at.isoformat()}"
         )

@@ -6,7 +6,8 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, ClassVar, Self, cast
+from functools import wraps
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -20,9 +21,15 @@ from pydantic_core import to_jsonable_python
 
 from asyncz.timezones import zone_name
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MICROSECOND = timedelta(microseconds=1)
+_MINUTE = timedelta(minutes=1)
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 # How many single steps a search may take where nothing can be computed.
-MOST_STEPS = 10_000
+MOST_STEPS = 1_000
 
 # What the general validation puts, by the slots themselves: three times faster than by name.
 _put_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
@@ -34,7 +41,7 @@ class BaseTrigger(BaseModel):
     """A schedule: a pure value, without a clock of its own.
 
     A subclass sets `alias` and writes `get_next_trigger_time`; everything else has a default
-    that works by asking for one time after another, at most 10,000 of them.
+    that works by asking for one time after another, at most 1,000 of them.
 
     Args:
         jitter: the most seconds by which an occurrence is put off at random; None for none.
@@ -45,6 +52,8 @@ class BaseTrigger(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     alias: ClassVar[str] = ""
+    # What a question costs in a search of a combination, in questions to a quick trigger.
+    search_cost: ClassVar[int] = 4
 
     jitter: float | None = None
     allow_mistrigger_by_default: bool = False
@@ -76,7 +85,7 @@ class BaseTrigger(BaseModel):
         """Return the latest occurrence t with t <= moment, and t > after where that is given.
 
         None when there is none. This default goes forward from `after`, and answers None as
-        well when `after` is missing or lies more than 10,000 occurrences back: the caller then
+        well when `after` is missing or lies more than 1,000 occurrences back: the caller then
         goes on from `after` with `get_next_trigger_time`.
         """
         if after is None:
@@ -94,7 +103,7 @@ class BaseTrigger(BaseModel):
     ) -> int | None:
         """Return how many occurrences t there are with after < t <= until.
 
-        None when that is not known within a bounded effort, here 10,000 occurrences.
+        None when that is not known within a bounded effort, here 1,000 occurrences.
         """
         moment = after
         for count in range(MOST_STEPS):
@@ -119,11 +128,16 @@ class BaseTrigger(BaseModel):
             raise ValueError(f"get_run_times: limit must be 0 or more, not {limit}")
         times: list[datetime] = []
         moment = self.next_base_time(timezone, None, require_aware("start", start))
+        first = in_utc(start)
         last = None if end is None else in_utc(require_aware("end", end))
         while moment is not None and len(times) < limit:
             if last is not None and in_utc(moment) > last:
                 break
-            times.append(moment)
+            if in_utc(moment) >= first:
+                times.append(moment)
+            else:
+                # A one-off that is past comes first all the same.
+                moment = first - MICROSECOND
             moment = self.next_base_time(timezone, moment, None)
         return times
 
@@ -157,7 +171,8 @@ class BaseTrigger(BaseModel):
         `previous_time` and `now` are what the combination was asked with; only a trigger that
         counts from them needs them.
         """
-        return self.next_base_time(timezone, moment - MICROSECOND, moment)
+        before = max(in_utc(moment), _FIRST_MOMENT + MICROSECOND) - MICROSECOND
+        return self.next_base_time(timezone, before, moment)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -177,8 +192,11 @@ class BaseTrigger(BaseModel):
         return self._record(json=info.mode_is_json())
 
     def _record(self, *, json: bool) -> dict[str, Any]:
+        return self._record_of(self._arguments(), json=json)
+
+    def _record_of(self, arguments: Mapping[str, Any], *, json: bool) -> dict[str, Any]:
         record: dict[str, Any] = {"type": self.alias}
-        for name, value in self._arguments().items():
+        for name, value in arguments.items():
             record[name] = _jsonable(value) if json else value
         return record
 
@@ -217,7 +235,11 @@ class ValueTrigger(BaseTrigger):
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return self.__dict__ == other.__dict__
+        # Two times of one zone compare by their wall clock, whichever turn of it they are.
+        return self.__dict__ == other.__dict__ and self._folds() == other._folds()
+
+    def _folds(self) -> list[int]:
+        return [value.fold for value in self.__dict__.values() if isinstance(value, datetime)]
 
     def __hash__(self) -> int:
         return hash((self.alias, *self.__dict__.values()))
@@ -269,8 +291,7 @@ class ValueTrigger(BaseTrigger):
         if following is not None:
             room = min(room, (in_utc(following) - in_utc(base)) // MICROSECOND - 1)
         last = self._end_in(timezone)
-        if last is not None:
-            room = min(room, (in_utc(last) - in_utc(base)) // MICROSECOND)
+        room = min(room, (in_utc(last or LAST_MOMENT) - in_utc(base)) // MICROSECOND)
         if room <= 0:
             return base
         # Spreads load, protects nothing.
@@ -286,15 +307,40 @@ def in_utc(moment: datetime) -> datetime:
 
     Python compares two times of one zone by their wall clock, which is wrong around a change.
     """
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    if moment.tzinfo is UTC:
+        return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        # Within a day of an end of the calendar, which the moment is held to.
+        return _FIRST_MOMENT if moment.year == 1 else LAST_MOMENT
+
+
+def none_off_the_calendar(ask: Callable[P, T]) -> Callable[P, T | None]:
+    """Return the question with None as its answer where the search leaves the calendar."""
+
+    @wraps(ask)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return ask(*args, **kwargs)
+        except OverflowError:
+            return None
+
+    return guarded
 
 
 def delay(moment: datetime, duration: timedelta) -> datetime:
-    """Return the moment `duration` of elapsed time later, in its own zone."""
+    """Return the moment `duration` of elapsed time later, in its own zone.
+
+    The moment itself where that would be beyond the calendar.
+    """
     zone = moment.tzinfo
-    if zone is None or zone is UTC:
-        return moment + duration
-    return (moment.astimezone(UTC) + duration).astimezone(zone)
+    try:
+        if zone is None or zone is UTC:
+            return moment + duration
+        return (moment.astimezone(UTC) + duration).astimezone(zone)
+    except OverflowError:
+        return moment
 
 
 def require_aware(name: str, moment: datetime) -> datetime:
@@ -327,6 +373,9 @@ def _rebuild(cls: type[ValueTrigger], arguments: dict[str, Any]) -> ValueTrigger
 
 
 def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime) and (value.utcoffset() or timedelta()) % _MINUTE:
+        # Local mean time, before there were zones; elsewhere its seconds are left out.
+        return value.isoformat()
     return to_jsonable_python(value, fallback=_zone_or_error)
 
 

@@ -16,7 +16,13 @@ from asyncz.triggers.arguments import (
     refuse_unknown,
     shown,
 )
-from asyncz.triggers.base import MICROSECOND, ValueTrigger, in_utc, require_moment
+from asyncz.triggers.base import (
+    MICROSECOND,
+    ValueTrigger,
+    in_utc,
+    none_off_the_calendar,
+    require_moment,
+)
 from asyncz.triggers.localtime import (
     DAY,
     ZoneClock,
@@ -129,6 +135,7 @@ class CalendarIntervalTrigger(ValueTrigger):
         _put(self, "timezone", zone)
         _put(self, "_clock", clock)
 
+    @none_off_the_calendar
     def next_base_time(
         self, timezone: tzinfo | None, previous_time: datetime | None, now: datetime | None
     ) -> datetime | None:
@@ -152,6 +159,7 @@ class CalendarIntervalTrigger(ValueTrigger):
             return found
         return None if in_utc(found) > in_utc(localize(self.end_at, clock)) else found
 
+    @none_off_the_calendar
     def first_from(
         self,
         moment: datetime,
@@ -168,6 +176,7 @@ class CalendarIntervalTrigger(ValueTrigger):
         clock = self._clock or clock_for(timezone)
         return self._found_from(self._schedule(clock, found, found), clock, moment)
 
+    @none_off_the_calendar
     def last_before(
         self,
         moment: datetime,
@@ -194,6 +203,7 @@ class CalendarIntervalTrigger(ValueTrigger):
             return None
         return found
 
+    @none_off_the_calendar
     def count_between(
         self, after: datetime, until: datetime, timezone: tzinfo | None = None
     ) -> int | None:

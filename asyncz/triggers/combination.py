@@ -1,77 +1,23 @@
-"""Triggers made of other triggers."""
+"""Triggers that fire when others agree, or when any of them does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Never
 
-from pydantic import SerializeAsAny
-
-from asyncz.triggers.arguments import check_flag, check_jitter, refuse_unknown, shown
-from asyncz.triggers.base import (
-    MICROSECOND,
-    MOST_STEPS,
-    BaseTrigger,
-    ValueTrigger,
-    in_utc,
-    require_moment,
-)
-
-_put = object.__setattr__
-_DEEPEST = 16
-# A time on the clocks of each trigger's own zone.
-_COMMON_START = "1970-01-01T00:00:00"
-# Some 20 ms of search.
-_MOST_CANDIDATES = 5_000
-# Each may take a few steps of search.
-_MOST_COUNTED = 2_000
-
-
-class CombinationTrigger(ValueTrigger):
-    """Base of the triggers that combine others.
-
-    Args:
-        triggers: the triggers, or their JSON records; kept as a tuple. The jitter of these is
-            not applied: delays would make them never agree, or pass over one another. An
-            interval without a `start_at` counts from 1970-01-01, 00:00 in its zone.
-        jitter: the most seconds by which a run of the combination is put off at random.
-        allow_mistrigger_by_default: whether a run may be late by any amount.
-    """
-
-    __slots__ = ()
-
-    triggers: tuple[SerializeAsAny[BaseTrigger], ...]
-
-    def __init__(
-        self,
-        triggers: Iterable[BaseTrigger | Mapping[str, Any]],
-        jitter: float | None = None,
-        allow_mistrigger_by_default: bool = False,
-        **unknown: Never,
-    ) -> None:
-        refuse_unknown(type(self), unknown)
-        check_jitter(type(self), jitter)
-        check_flag(type(self), allow_mistrigger_by_default)
-        _put(self, "jitter", jitter)
-        _put(self, "allow_mistrigger_by_default", allow_mistrigger_by_default)
-        _put(self, "triggers", _read_children(type(self), triggers))
-        self._seal()
-
-    def _record(self, *, json: bool) -> dict[str, Any]:
-        record = super()._record(json=json)
-        record["triggers"] = [child._record(json=json) for child in self.triggers]
-        return record
-
-    def __str__(self) -> str:
-        return f"{self.alias}[{', '.join(str(child) for child in self.triggers)}]"
+from asyncz.triggers.base import MICROSECOND, BaseTrigger, in_utc, require_moment
+from asyncz.triggers.combining import CombinationTrigger, Search, walk, within
 
 
 class AndTrigger(CombinationTrigger):
     """Fires at the times on which all of its triggers agree; never when it has none.
 
-    The search goes from one candidate to the next, at most 5,000 of them, and then answers
-    None. Results are in the zone of the first trigger.
+    The search goes from one candidate to the next. It ends with None after 1,000 questions to
+    the triggers, which takes some milliseconds; a question that leads into another year counts
+    as more. Two triggers have then had 500 candidates, or 30 that lie years apart. Results are
+    in the zone of the first trigger.
     """
 
     __slots__ = ()
@@ -88,28 +34,20 @@ class AndTrigger(CombinationTrigger):
             **unknown: Never,
         ) -> None: ...
 
-    def next_base_time(
-        self, timezone: tzinfo | None, previous_time: datetime | None, now: datetime | None
-    ) -> datetime | None:
-        start = in_utc(require_moment(previous_time, now))
-        if previous_time is not None:
-            start += MICROSECOND
-        return self.first_from(start, timezone, previous_time, now)
-
-    def first_from(
+    def earliest(
         self,
         moment: datetime,
         timezone: tzinfo | None,
         previous_time: datetime | None,
         now: datetime | None,
+        search: Search,
     ) -> datetime | None:
-        moment = in_utc(moment)
-        for _ in range(_MOST_CANDIDATES if self.triggers else 0):
-            result: datetime | None = None
-            latest: datetime | None = None
+        result = None
+        while self.triggers and moment <= search.until:
+            latest = None
             agreed = True
             for child in self.triggers:
-                found = child.first_from(moment, timezone, previous_time, now)
+                found = search.first(child, moment, timezone, previous_time, now)
                 if found is None:
                     return None
                 instant = in_utc(found)
@@ -123,22 +61,17 @@ class AndTrigger(CombinationTrigger):
             moment = latest or moment
         return None
 
-    def last_before(
+    def latest(
         self,
         moment: datetime,
-        *,
-        after: datetime | None = None,
-        timezone: tzinfo | None = None,
+        after: datetime | None,
+        timezone: tzinfo | None,
+        search: Search,
     ) -> datetime | None:
-        """Return the latest common time t with t <= moment, and t > after where that is given.
-
-        None when there is none among 5,000 candidates.
-        """
-        moment = in_utc(moment)
-        for _ in range(_MOST_CANDIDATES if self.triggers else 0):
+        while self.triggers:
             times = []
             for child in self.triggers:
-                found = child.last_before(moment, after=after, timezone=timezone)
+                found = search.last(child, moment, after, timezone)
                 if found is None:
                     return None
                 times.append(found)
@@ -148,20 +81,27 @@ class AndTrigger(CombinationTrigger):
                 return times[0]
         return None
 
-    def count_between(
-        self, after: datetime, until: datetime, timezone: tzinfo | None = None
-    ) -> int | None:
-        """Return how many common times t there are with after < t <= until.
+    def following(
+        self,
+        timezone: tzinfo | None,
+        previous_time: datetime | None,
+        now: datetime | None,
+        work: int,
+    ) -> datetime | None:
+        start = in_utc(require_moment(previous_time, now))
+        if previous_time is not None:
+            start += MICROSECOND
+        return within(work, lambda s: self.earliest(start, timezone, previous_time, now, s))
 
-        They are gone through; None when each of the triggers alone has more than 2,000.
-        """
-        counts = [child.count_between(after, until, timezone) for child in self.triggers]
-        fewest = min((count for count in counts if count is not None), default=None)
-        if not self.triggers or fewest == 0:
-            return 0
-        if fewest is None or fewest > _MOST_COUNTED:
-            return None
-        return super().count_between(after, until, timezone)
+    def preceding(
+        self, moment: datetime, after: datetime | None, timezone: tzinfo | None, work: int
+    ) -> datetime | None:
+        return within(work, lambda search: self.latest(moment, after, timezone, search))
+
+    def count(
+        self, after: datetime, until: datetime, timezone: tzinfo | None, work: int
+    ) -> int | None:
+        return within(work, lambda s: walk([self], after, timezone, s), in_utc(until))
 
     def describe(self) -> str:
         return _joined(self.triggers, ", and at the same time ") or "never"
@@ -188,94 +128,88 @@ class OrTrigger(CombinationTrigger):
             **unknown: Never,
         ) -> None: ...
 
-    def next_base_time(
-        self, timezone: tzinfo | None, previous_time: datetime | None, now: datetime | None
-    ) -> datetime | None:
-        start = require_moment(previous_time, now)
-        found = [child.next_base_time(timezone, previous_time, now) for child in self.triggers]
-        times = [time for time in found if time is not None]
-        ahead = [time for time in times if in_utc(time) >= start]
-        return min(ahead or times, key=in_utc, default=None)
-
-    def first_from(
+    def earliest(
         self,
         moment: datetime,
         timezone: tzinfo | None,
         previous_time: datetime | None,
         now: datetime | None,
+        search: Search,
     ) -> datetime | None:
-        found = [c.first_from(moment, timezone, previous_time, now) for c in self.triggers]
+        found = [
+            search.part(c, partial(search.first, c, moment, timezone, previous_time, now))
+            for c in self.triggers
+        ]
         return min((time for time in found if time is not None), key=in_utc, default=None)
 
-    def last_before(
+    def latest(
         self,
         moment: datetime,
-        *,
-        after: datetime | None = None,
-        timezone: tzinfo | None = None,
+        after: datetime | None,
+        timezone: tzinfo | None,
+        search: Search,
     ) -> datetime | None:
-        found = [c.last_before(moment, after=after, timezone=timezone) for c in self.triggers]
+        found = [
+            search.part(child, partial(search.last, child, moment, after, timezone))
+            for child in self.triggers
+        ]
         return max((time for time in found if time is not None), key=in_utc, default=None)
 
-    def count_between(
-        self, after: datetime, until: datetime, timezone: tzinfo | None = None
-    ) -> int | None:
-        """Return how many times t there are with after < t <= until.
+    def following(
+        self,
+        timezone: tzinfo | None,
+        previous_time: datetime | None,
+        now: datetime | None,
+        work: int,
+    ) -> datetime | None:
+        start = in_utc(require_moment(previous_time, now))
+        # Each has a share of its own: one that finds nothing keeps no other from firing.
+        share = work // max(1, len(self.triggers))
+        found = [
+            child.following(timezone, previous_time, now, share)
+            if isinstance(child, CombinationTrigger)
+            else child.next_base_time(timezone, previous_time, now)
+            for child in self.triggers
+        ]
+        times = [time for time in found if time is not None]
+        ahead = [time for time in times if in_utc(time) >= start]
+        return min(ahead or times, key=in_utc, default=None)
 
-        Times on which several triggers agree count once; to know them they are gone through,
-        at most 10,000 of them, and beyond that the answer is None.
-        """
-        counts = [child.count_between(after, until, timezone) for child in self.triggers]
-        busy = [count for count in counts if count != 0]
-        if len(busy) <= 1:
+    def preceding(
+        self, moment: datetime, after: datetime | None, timezone: tzinfo | None, work: int
+    ) -> datetime | None:
+        share = work // max(1, len(self.triggers))
+        found = [
+            child.preceding(moment, after, timezone, share)
+            if isinstance(child, CombinationTrigger)
+            else child.last_before(moment, after=after, timezone=timezone)
+            for child in self.triggers
+        ]
+        return max((time for time in found if time is not None), key=in_utc, default=None)
+
+    def count(
+        self, after: datetime, until: datetime, timezone: tzinfo | None, work: int
+    ) -> int | None:
+        share = work // max(1, len(self.triggers))
+        busy: list[int | None] = []
+        for child in self.triggers:
+            if isinstance(child, CombinationTrigger):
+                count = child.count(after, until, timezone, share)
+            else:
+                count = child.count_between(after, until, timezone)
+            if count != 0:
+                busy.append(count)
+            if len(busy) == 2:
+                break
+        else:
+            # What is alone agrees with nothing, and need not be gone through.
             return busy[0] if busy else 0
-        if any(count is not None and count > MOST_STEPS for count in busy):
+        if any(count is None or count > work for count in busy):
             return None
-        return super().count_between(after, until, timezone)
+        return within(work, lambda s: walk(self.triggers, after, timezone, s), in_utc(until))
 
     def describe(self) -> str:
         return _joined(self.triggers, ", or ") or "never"
-
-
-def _read_children(
-    cls: type[CombinationTrigger], triggers: Iterable[BaseTrigger | Mapping[str, Any]]
-) -> tuple[BaseTrigger, ...]:
-    if isinstance(triggers, (str, bytes, Mapping)) or not isinstance(triggers, Iterable):
-        raise ValueError(
-            f"{cls.__name__}: triggers must be a list of triggers or of their records, "
-            f"not {shown(triggers)}"
-        )
-    children = tuple(_anchored(_read_child(cls, child)) for child in triggers)
-    if max(map(_depth, children), default=0) >= _DEEPEST:
-        raise ValueError(f"{cls.__name__}: triggers are nested more than {_DEEPEST} deep")
-    return children
-
-
-def _read_child(cls: type[CombinationTrigger], child: Any) -> BaseTrigger:
-    if isinstance(child, BaseTrigger):
-        return child
-    if isinstance(child, Mapping):
-        from asyncz.triggers.registry import load_trigger
-
-        return load_trigger(child)
-    raise ValueError(
-        f"{cls.__name__}: triggers must hold triggers or their records, not {shown(child)}"
-    )
-
-
-def _anchored(child: BaseTrigger) -> BaseTrigger:
-    # An interval without a start counts from the time before, which here may be another's: the
-    # shorter of two would keep the longer one from ever coming.
-    fields = type(child).model_fields
-    if "start_at" in fields and "crontab" not in fields and getattr(child, "start_at", 0) is None:
-        return child.model_copy(update={"start_at": _COMMON_START})
-    return child
-
-
-def _depth(trigger: BaseTrigger) -> int:
-    if not isinstance(trigger, CombinationTrigger):
-        return 0
-    return 1 + max(map(_depth, trigger.triggers), default=0)
 
 
 def _joined(triggers: tuple[BaseTrigger, ...], word: str) -> str:

@@ -14,7 +14,13 @@ from asyncz.triggers.arguments import (
     read_zone,
     refuse_unknown,
 )
-from asyncz.triggers.base import ValueTrigger, in_utc, require_aware, require_moment
+from asyncz.triggers.base import (
+    ValueTrigger,
+    in_utc,
+    none_off_the_calendar,
+    require_aware,
+    require_moment,
+)
 from asyncz.triggers.localtime import clock_for, localize
 
 _put = object.__setattr__
@@ -37,6 +43,7 @@ class DateTrigger(ValueTrigger):
     __slots__ = ()
 
     alias: ClassVar[str] = "date"
+    search_cost: ClassVar[int] = 1
 
     run_at: datetime | None = None
     timezone: tzinfo | None = None
@@ -66,6 +73,7 @@ class DateTrigger(ValueTrigger):
         _put(self, "timezone", zone)
         self._seal()
 
+    @none_off_the_calendar
     def next_base_time(
         self, timezone: tzinfo | None, previous_time: datetime | None, now: datetime | None
     ) -> datetime | None:
@@ -83,6 +91,7 @@ class DateTrigger(ValueTrigger):
             return run_at
         return run_at if in_utc(run_at) > require_aware("previous_time", previous_time) else None
 
+    @none_off_the_calendar
     def first_from(
         self,
         moment: datetime,
@@ -93,6 +102,7 @@ class DateTrigger(ValueTrigger):
         base = self.next_base_time(timezone, previous_time, now)
         return None if base is None or in_utc(base) < moment else base
 
+    @none_off_the_calendar
     def last_before(
         self,
         moment: datetime,
@@ -105,6 +115,7 @@ class DateTrigger(ValueTrigger):
         base = self.next_base_time(timezone, after, None)
         return None if base is None or in_utc(base) > require_aware("moment", moment) else base
 
+    @none_off_the_calendar
     def count_between(
         self, after: datetime, until: datetime, timezone: tzinfo | None = None
     ) -> int | None:

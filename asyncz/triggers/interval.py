@@ -18,7 +18,13 @@ from asyncz.triggers.arguments import (
     refuse_unknown,
     shown,
 )
-from asyncz.triggers.base import ValueTrigger, in_utc, require_aware, require_moment
+from asyncz.triggers.base import (
+    ValueTrigger,
+    in_utc,
+    none_off_the_calendar,
+    require_aware,
+    require_moment,
+)
 from asyncz.triggers.localtime import ZoneClock, clock_for, localize
 
 _put = object.__setattr__
@@ -53,6 +59,7 @@ class IntervalTrigger(ValueTrigger):
     __slots__ = ("_anchor", "_clock", "interval")
 
     alias: ClassVar[str] = "interval"
+    search_cost: ClassVar[int] = 1
 
     weeks: float = 0
     days: float = 0
@@ -122,6 +129,17 @@ class IntervalTrigger(ValueTrigger):
         # The instant that all times are counted from, where it is known without an ask.
         _put(self, "_anchor", None if start is None or clock is None else start.astimezone(UTC))
 
+    def get_next_trigger_time(
+        self,
+        timezone: tzinfo | None,
+        previous_time: datetime | None,
+        now: datetime | None = None,
+    ) -> datetime | None:
+        """Return the next time to run, or None when there is none; see `BaseTrigger`."""
+        if self.jitter:
+            return super().get_next_trigger_time(timezone, previous_time, now)
+        return self.next_base_time(timezone, previous_time, now)
+
     def next_base_time(
         self, timezone: tzinfo | None, previous_time: datetime | None, now: datetime | None
     ) -> datetime | None:
@@ -134,19 +152,24 @@ class IntervalTrigger(ValueTrigger):
                 found = _elapse(moment, self.interval, clock)
             else:
                 anchor = self._anchor or self._anchor_in(clock)
-                if previous_time is not None:
-                    steps = (moment - anchor) // self.interval + 1
-                else:
-                    steps = -((anchor - moment) // self.interval)
-                found = anchor + self.interval * steps if steps > 0 else anchor
-                if clock.zone is not UTC:
-                    found = found.astimezone(clock.zone)
+                elapsed = moment - anchor
+                found = anchor
+                if elapsed >= _ZERO:
+                    rest = elapsed % self.interval
+                    if previous_time is not None or rest:
+                        elapsed += self.interval - rest
+                    found += elapsed
+                zone = clock.zone
+                if zone is not UTC:
+                    # What `astimezone` does, at a quarter of its cost.
+                    found = zone.fromutc(found.replace(tzinfo=zone))
         except OverflowError:
             return None
         if self.end_at is not None and in_utc(found) > in_utc(localize(self.end_at, clock)):
             return None
         return found
 
+    @none_off_the_calendar
     def first_from(
         self,
         moment: datetime,
@@ -161,6 +184,7 @@ class IntervalTrigger(ValueTrigger):
         before = in_utc(origin) + self.interval * (steps - 1)
         return self.next_base_time(timezone, before, None)
 
+    @none_off_the_calendar
     def last_before(
         self,
         moment: datetime,
@@ -184,6 +208,7 @@ class IntervalTrigger(ValueTrigger):
             return None
         return found.astimezone(clock.zone)
 
+    @none_off_the_calendar
     def count_between(
         self, after: datetime, until: datetime, timezone: tzinfo | None = None
     ) -> int | None:

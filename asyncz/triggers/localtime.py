@@ -15,16 +15,17 @@ DAY = 86_400
 _EPOCH = datetime(1, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1, 1, 1)
 _SECOND = timedelta(seconds=1)
+LAST_WALL = date.max.toordinal() * DAY - 1
 _TWO_DAYS = 2 * DAY
 # Shorter than the shortest time between two changes of any zone, which is four days.
-_PROBE = 3 * DAY
+_PROBE = timedelta(days=3)
 # Conversions near the ends of the calendar overflow; offsets there are those of the nearest year.
 _FIRST_YEAR, _LAST_YEAR = 3, 9997
 _MOST_CHUNKS = 16_384
 _MOST_YEARS = 2_048
 _MOST_CLOCKS = 1_024
 # A count over more years than this is not worth its effort.
-_MOST_COUNTED_YEARS = 400
+_MOST_COUNTED_YEARS = 200
 
 
 class Transition(NamedTuple):
@@ -56,12 +57,13 @@ class ZoneClock:
     wall time and instants run in step.
     """
 
-    __slots__ = ("_years", "fixed", "plain", "zone")
+    __slots__ = ("_epoch", "_years", "fixed", "plain", "zone")
 
     def __init__(self, zone: tzinfo) -> None:
         self.zone = zone
         # Only a zone with one offset can answer without a date (or is UTC by name).
         self.fixed = zone.utcoffset(None) is not None
+        self._epoch = _NAIVE_EPOCH.replace(tzinfo=zone)
         self.plain: dict[int, bool] = {}
         self._years: dict[int, tuple[Transition, ...]] = {}
 
@@ -155,29 +157,34 @@ class ZoneClock:
         if self.fixed or not _FIRST_YEAR <= year <= _LAST_YEAR:
             return ()
         found = []
-        # The last second of the year before, so that a change at midnight of 1 January is seen.
-        low = _start_of_year(year) - 1
-        before = self._probe(low)
-        end = _start_of_year(year + 1) - 1
-        while low < end:
-            high = min(low + _PROBE, end)
-            after = self._probe(high)
+        # From the last second of the year before, to see a change at midnight of 1 January.
+        moment = self._epoch + timedelta(seconds=_start_of_year(year) - 1)
+        end = self._epoch + timedelta(seconds=_start_of_year(year + 1) - 1)
+        # As `astimezone` does it, without the way through UTC: there are a hundred to ask.
+        fromutc = self.zone.fromutc
+        before = fromutc(moment).utcoffset()
+        while moment < end:
+            earlier, moment = moment, min(moment + _PROBE, end)
+            after = fromutc(moment).utcoffset()
             if after != before:
-                found.append(Transition(self._change_between(low, high, before), before, after))
-            low, before = high, after
+                found.append(self._change_between(earlier, moment))
+            before = after
         return tuple(found)
 
-    def _change_between(self, low: int, high: int, before: int) -> int:
+    def _change_between(self, earlier: datetime, later: datetime) -> Transition:
+        low = (earlier - self._epoch) // _SECOND
+        high = (later - self._epoch) // _SECOND
+        before, after = self._probe(low), self._probe(high)
         while high - low > 1:
             middle = (low + high) // 2
             if self._probe(middle) == before:
                 low = middle
             else:
                 high = middle
-        return high
+        return Transition(high, before, after)
 
     def _probe(self, instant: int) -> int:
-        local = (_EPOCH + timedelta(seconds=instant)).astimezone(self.zone)
+        local = self.zone.fromutc(self._epoch + timedelta(seconds=instant))
         offset = local.utcoffset()
         return 0 if offset is None else offset.days * DAY + offset.seconds
 
@@ -236,8 +243,8 @@ def year_of(second: int) -> int:
 
 
 def naive_datetime(wall: int) -> datetime:
-    """Return the wall second as a datetime without a zone."""
-    return _NAIVE_EPOCH + timedelta(seconds=wall)
+    """Return the wall second as a datetime without a zone, held to the calendar."""
+    return _NAIVE_EPOCH + timedelta(seconds=min(max(wall, 0), LAST_WALL))
 
 
 def first_instant(
@@ -299,7 +306,7 @@ def count_instants(
 ) -> int | None:
     """Return how many occurrences t there are with after < t <= until.
 
-    None for more than 400 years.
+    None for more than 200 years.
     """
     if until <= after:
         return 0

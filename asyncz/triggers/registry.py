@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asyncz.triggers.arguments import shown
 from asyncz.triggers.base import BaseTrigger
 from asyncz.triggers.calendarinterval import CalendarIntervalTrigger
-from asyncz.triggers.combination import AndTrigger, CombinationTrigger, OrTrigger
+from asyncz.triggers.combination import AndTrigger, OrTrigger
+from asyncz.triggers.combining import CombinationTrigger
 from asyncz.triggers.cron.trigger import CronTrigger
 from asyncz.triggers.date import DateTrigger
 from asyncz.triggers.interval import IntervalTrigger
@@ -49,7 +51,7 @@ def _load(record: Any, types: Mapping[str, type[BaseTrigger]], depth: int) -> Ba
     if not isinstance(record, Mapping) or not isinstance(record.get("type"), str):
         raise ValueError(
             f"a trigger's record must be an object with a 'type', "
-            f"for example {{'type': 'cron', 'hour': '9'}}, not {str(record)[:80]!r}"
+            f"for example {{'type': 'cron', 'hour': '9'}}, not {shown(record)}"
         )
     if depth > _DEEPEST:
         raise ValueError(f"a trigger's record is nested more than {_DEEPEST} deep")

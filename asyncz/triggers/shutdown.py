@@ -22,6 +22,7 @@ class ShutdownTrigger(ValueTrigger):
     __slots__ = ()
 
     alias: ClassVar[str] = "shutdown"
+    search_cost: ClassVar[int] = 1
 
     allow_mistrigger_by_default: bool = True
 

@@ -177,6 +177,18 @@ def test_the_demo_shows_its_tasks_and_ctrl_c_ends_it_cleanly() -> None:
         assert "Traceback" not in running.output
 
 
+def test_ctrl_c_pressed_twice_ends_the_demo_as_cleanly_as_once() -> None:
+    with demo() as running:
+        address = running.address
+        wait_for(lambda: answers(address))
+        running.process.send_signal(signal.SIGINT)
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(2) == 0
+        running.reader.join(PATIENCE)
+        assert "has been shut down" in running.output
+        assert "Traceback" not in running.output
+
+
 def test_the_demo_takes_another_port_when_its_own_is_taken() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

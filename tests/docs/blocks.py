@@ -26,7 +26,7 @@ INCLUDED = re.compile(r'^--8<-- "([^"]+)"$', re.M)
 SHOWN = "#> "
 CLIENT_WARNING = "Using `httpx` with `starlette.testclient` is deprecated"
 """Of Starlette, to whoever has not installed the other library; nothing of ours."""
-OPTIONAL = {"litestar"}
+OPTIONAL = {"alembic", "litestar"}
 """Libraries that the documentation shows and the tests do not install."""
 
 

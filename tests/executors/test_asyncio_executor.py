@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from asyncz import AsyncIOScheduler, NativeAsyncIOScheduler, TaskExecutionEvent
+from asyncz.events.constants import TASK_ERROR
 from asyncz.testing import VirtualClock
 
 from . import jobs
-from .waiting import until
+from .waiting import record, until
 
 flavour: ContextVar[str] = ContextVar("flavour", default="none")
 
@@ -80,6 +81,22 @@ async def test_system_exit_in_a_task_is_a_failed_run(
     fired = await fire_once(scheduler, clock, fn)
     assert fired.code_name == "TASK_ERROR"
     assert isinstance(fired.exception, SystemExit)
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["on the loop", "on a loop of its own"])
+@pytest.mark.parametrize("error", [GeneratorExit, KeyboardInterrupt, StopIteration])
+async def test_whatever_a_coroutine_raises_is_a_failed_run(
+    error: type[BaseException], isolated: bool
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    scheduler = NativeAsyncIOScheduler(isolated_event_loop=isolated, timezone="UTC")
+    async with scheduler:
+        ended = record(scheduler, TASK_ERROR)
+        await scheduler.aadd_task(fail, id="a", max_instances=1)
+        await until(lambda: ended)
+        assert not scheduler.instances
 
 
 async def test_awaiting_something_cancelled_is_a_failure(

@@ -17,7 +17,7 @@ from asyncz.testing import VirtualClock
 def test_without_settings_the_documented_defaults_hold() -> None:
     found = read_options(None, "asyncz.", {"timezone": "UTC"})
     times = (found.store_timeout, found.store_retry_interval, found.shutdown_timeout)
-    assert times == (30, 2, 30)
+    assert times == (30, 1, 30)
     assert (found.max_catchup, found.startup_delay, found.lock_path) == (100, 1, None)
     defaults = found.task_defaults
     assert (defaults.mistrigger_grace_time, defaults.max_instances) == (60, 1)

@@ -315,6 +315,16 @@ async def test_a_jump_of_the_wall_clock_is_noticed(hours: int) -> None:
     assert [run.task_id for run in fired] == (["later"] if hours > 0 else [])
 
 
+@pytest.mark.parametrize("hours", [5, -5])
+async def test_a_task_added_after_a_jump_runs_at_once(hours: int) -> None:
+    clock = VirtualClock(START, longest_wait=30)
+    async with NativeAsyncIOScheduler(clock=clock, timezone="UTC") as scheduler:
+        await clock.advance()
+        clock.jump(hours=hours)
+        scheduler.add_task(job, id="now")
+        assert [run.task_id for run in await clock.advance()] == ["now"]
+
+
 async def test_one_pass_can_be_made_by_hand() -> None:
     clock = VirtualClock(START)
     async with NativeAsyncIOScheduler(clock=clock, timezone="UTC") as scheduler:

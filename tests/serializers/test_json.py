@@ -101,6 +101,28 @@ def test_typed_arguments_come_back_by_their_annotations() -> None:
     assert type(task.kwargs["level"]) is jobs.Level
 
 
+POINTS = st.builds(jobs.Point, st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+ORDERS = st.builds(jobs.Order, number=st.integers(), points=st.lists(POINTS, max_size=3))
+WORDS = st.dictionaries(st.text(max_size=5), st.lists(st.sampled_from(jobs.Word), max_size=3))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    ORDERS,
+    st.none() | st.sampled_from(jobs.Color),
+    st.lists(POINTS, max_size=3),
+    st.fixed_dictionaries(
+        {}, optional={"level": st.sampled_from(jobs.Level), "words": st.none() | WORDS}
+    ),
+)
+def test_models_dataclasses_and_enums_come_back_as_they_were(
+    order: jobs.Order, color: jobs.Color | None, points: list[jobs.Point], kwargs: dict[str, Any]
+) -> None:
+    task = through(make_task("a", fn=jobs.typed, args=(order, color, *points), kwargs=kwargs))
+    assert (task.args, task.kwargs) == ((order, color, *points), kwargs)
+    assert [type(value) for value in task.args] == [type(v) for v in (order, color, *points)]
+
+
 @pytest.mark.parametrize("reference", ["service", "Service.build", "Service.static"])
 def test_typed_arguments_of_other_callables(reference: str) -> None:
     order = jobs.Order(number=1)

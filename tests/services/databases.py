@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -50,7 +51,7 @@ def new_database(backend: str) -> Iterator[URL]:
 
 
 def execute_on(url: URL, *statements: str) -> None:
-    """Execute statements, each on its own."""
+    """Execute statements, each on its own. May be called where a loop is running."""
 
     async def execute() -> None:
         engine = create_async_engine(async_url(url), isolation_level="AUTOCOMMIT")
@@ -59,4 +60,5 @@ def execute_on(url: URL, *statements: str) -> None:
                 await connection.execute(text(statement))
         await engine.dispose()
 
-    asyncio.run(execute())
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(execute())).result()

@@ -15,6 +15,7 @@ import pytest
 pytest.register_assert_rewrite(
     "asyncz.testing.store_suite_basics",
     "asyncz.testing.store_suite_persistence",
+    "asyncz.testing.store_suite_quarantine",
     "asyncz.testing.store_suite_queries",
     "asyncz.testing.store_suite_schedule",
 )

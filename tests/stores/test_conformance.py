@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from asyncz.serializers import EncryptedSerializer
 from asyncz.stores.base import BaseStore
 from asyncz.stores.file import FileStore
 from asyncz.stores.memory import MemoryStore
 from asyncz.testing.store_suite import PersistentStoreConformance, StoreConformance
 
 from .conftest import file_of
+from .dict_store import DictStore
+
+KEY = "a key for the tests, long enough for that"
 
 
 class TestMemoryStore(StoreConformance):
@@ -35,3 +39,46 @@ class TestFileStore(PersistentStoreConformance):
 
     async def write_record(self, store: BaseStore, task_id: str, data: bytes) -> None:
         file_of(self.directory, task_id).write_bytes(data)
+
+
+class TestEncryptedFileStore(TestFileStore):
+    async def make_store(self) -> FileStore:
+        return FileStore(self.directory, serializer=EncryptedSerializer(KEY))
+
+    async def read_record(self, store: BaseStore, task_id: str) -> bytes:
+        return store.conditional_decrypt(await super().read_record(store, task_id))
+
+    async def write_record(self, store: BaseStore, task_id: str, data: bytes) -> None:
+        await super().write_record(store, task_id, store.conditional_encrypt(data))
+
+
+class TestDictStore(PersistentStoreConformance):
+    async def make_store(self) -> DictStore:
+        return DictStore()
+
+    async def reopen(self, store: BaseStore) -> DictStore:
+        assert isinstance(store, DictStore)
+        return DictStore(store.server)
+
+    async def read_record(self, store: BaseStore, task_id: str) -> bytes:
+        assert isinstance(store, DictStore)
+        return store.server[task_id].data
+
+    async def write_record(self, store: BaseStore, task_id: str, data: bytes) -> None:
+        assert isinstance(store, DictStore)
+        store.server[task_id] = store.server[task_id]._replace(data=data)
+
+
+class TestEncryptedDictStore(TestDictStore):
+    async def make_store(self) -> DictStore:
+        return DictStore(serializer=EncryptedSerializer(KEY))
+
+    async def reopen(self, store: BaseStore) -> DictStore:
+        assert isinstance(store, DictStore)
+        return DictStore(store.server, serializer=EncryptedSerializer(KEY))
+
+    async def read_record(self, store: BaseStore, task_id: str) -> bytes:
+        return store.conditional_decrypt(await super().read_record(store, task_id))
+
+    async def write_record(self, store: BaseStore, task_id: str, data: bytes) -> None:
+        await super().write_record(store, task_id, store.conditional_encrypt(data))

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from services.redis import new_keys
 
 from asyncz.stores.base import BaseStore
 from asyncz.stores.redis import RedisStore
 from asyncz.testing.store_suite import PersistentStoreConformance
+from tests.services.redis import new_keys
 
 
 class TestRedisStore(PersistentStoreConformance):
@@ -34,4 +34,4 @@ class TestRedisStore(PersistentStoreConformance):
 
     async def ask(self, command: str, *words: bytes) -> Any:
         async with Redis.from_url(self.options["url"]) as client:
-            return await client.execute_command(command, self.options["tasks_key"], *words)
+            return await client.execute_command(command, self.options["tasks_key"], *words)  # type: ignore[no-untyped-call]

@@ -194,3 +194,7 @@ def test_a_snapshot_is_frozen_and_does_not_follow_its_task() -> None:
 def test_a_task_that_was_not_added_cannot_be_changed_through_its_scheduler(operation: str) -> None:
     with pytest.raises(SchedulerNotRunningError, match="'a' has not been added to a scheduler"):
         getattr(Task(jobs.nothing, id="a"), operation)()
+
+
+def test_a_name_cannot_end_a_line_of_a_log() -> None:
+    assert "\n" not in str(Task(len, args=[()], name="report\nERROR forged\x1b[31m"))

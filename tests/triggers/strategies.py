@@ -18,6 +18,10 @@ DIFFERENTIAL = settings(
 ORDINARY = settings(
     max_examples=2_000 if NIGHTLY else 150, deadline=None, derandomize=not NIGHTLY, database=None
 )
+# For those that look at each hour of days, an example at a time.
+SLOW = settings(
+    max_examples=1_000 if NIGHTLY else 50, deadline=None, derandomize=not NIGHTLY, database=None
+)
 
 ZONE_NAMES = (
     "America/New_York",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from importlib.resources import files
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
 
-from asyncz.timezones import as_timezone, zone_name
+from asyncz.timezones import as_timezone, local_timezone, zone_name
 from asyncz.triggers import (
     AndTrigger,
     BaseTrigger,
@@ -110,7 +114,7 @@ BAD_FIELDS = [
     ({"start_at": "soon"}, "start_at must be a datetime, a date or ISO text"),
     ({"start_at": 5}, "start_at must be a datetime"),
     ({"start_at": "2024-02-02", "end_at": "2024-02-01"}, "end_at=2024-02-01T00:00:00 is before"),
-    ({"jitter": -1}, "jitter must be a number of seconds, 0 or more, not -1"),
+    ({"jitter": -1}, "jitter must be a number of seconds from 0 to 1000000000, not -1"),
     ({"jitter": float("nan")}, "jitter must be"),
     ({"jitter": "5"}, "jitter must be"),
     ({"allow_mistrigger_by_default": "no"}, "allow_mistrigger_by_default must be True or False"),
@@ -244,3 +248,118 @@ def test_a_zone_that_cannot_be_named_is_refused() -> None:
         as_timezone(5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="whole number of seconds"):
         zone_name(timezone(timedelta(microseconds=1)))
+
+
+def _deep(levels: int) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for _ in range(levels):
+        record = {"trigger": record}
+    return record
+
+
+HUGE = "1," * 50_000
+HUGE_INPUT: tuple[Callable[[], object], ...] = (
+    lambda: CronTrigger.from_crontab(HUGE),
+    lambda: CronTrigger.from_crontab("* " * 50_000),
+    lambda: CronTrigger(minute=HUGE),
+    lambda: CronTrigger(day=[1] * 100_000),  # type: ignore[arg-type]
+    lambda: CronTrigger(month="1," * 499 + "13"),
+    lambda: CronTrigger(year="1971/2", day=29, week=9, month=2),
+    lambda: CronTrigger(year="2001/4", day=31, week=5, month="2-12"),
+    lambda: CronTrigger(hour=9, timezone=HUGE),
+    lambda: CronTrigger(hour=9, start_at=HUGE),
+    lambda: IntervalTrigger(seconds=HUGE),  # type: ignore[arg-type]
+    lambda: IntervalTrigger(seconds=_deep(50_000)),  # type: ignore[arg-type]
+    lambda: CalendarIntervalTrigger(days=HUGE),  # type: ignore[arg-type]
+    lambda: DateTrigger(HUGE),
+    lambda: DateTrigger("1" * 100_000),
+    lambda: DateTrigger("2024-01-01T00:00:00." + "0" * 100_000),
+    lambda: AndTrigger(HUGE),  # type: ignore[arg-type]
+    lambda: OrTrigger([CronTrigger(hour=9)] * 100_000),
+    lambda: load_trigger(_deep(50_000)),
+    lambda: load_trigger({"type": HUGE}),
+    lambda: as_timezone(HUGE),
+)
+
+
+@pytest.mark.parametrize("make", HUGE_INPUT, ids=map(str, range(len(HUGE_INPUT))))
+def test_huge_input_is_refused_at_once(make: Callable[[], object]) -> None:
+    spent = []
+    for _ in range(4):
+        began = time.thread_time()  # of this thread alone: the machine may be busy
+        with pytest.raises((ValueError, LookupError)) as caught:
+            make()
+        spent.append(time.thread_time() - began)
+
+    assert len(str(caught.value)) < 600
+    # About a millisecond at most where nothing else runs, with the making of the input.
+    assert min(spent) < 0.05
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024", "2024-01-01x10:00", "20240101 1", "1" * 20, "2024-01-01T10:00+",
+     "2024-01-01T\u06600:00",
+     "2024-13-01", "2024-01-01T25:00", "", "T10:00", "2024-01-01T10:00 Z"],
+)  # fmt: skip
+def test_what_only_resembles_iso_text_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="run_at must be a datetime, a date or ISO text"):
+        DateTrigger(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2030-01-31", "20300131", "2030-W05-4", "2030-01-31T09", "2030-01-31 09:00",
+     "20300131T090000Z", "2030-01-31T09:00:00.123456789+01:00", "2030-01-31T09:00:00,5-03:30:15",
+     " 2030-01-31T09:00Z "],
+)  # fmt: skip
+def test_iso_text_in_all_its_forms_is_read(text: str) -> None:
+    trigger = DateTrigger(text)
+
+    assert trigger.run_at is not None
+    assert trigger.run_at.date() == date(2030, 1, 31)
+    assert load_trigger(trigger.model_dump(mode="json")) == trigger
+
+
+def test_a_start_outside_of_the_calendar_of_its_zone_is_refused() -> None:
+    first = datetime.min.replace(tzinfo=timezone(timedelta(hours=2)))
+    for make in (CronTrigger, IntervalTrigger, CalendarIntervalTrigger):
+        with pytest.raises(ValueError, match=r"start_at=0001-01-01T00:00:00.02:00 is outside of"):
+            make(start_at=first)
+
+
+def test_a_moment_in_a_zone_that_cannot_be_stored_is_refused_with_its_text() -> None:
+    odd = NOW.astimezone(timezone(timedelta(microseconds=1)))
+
+    with pytest.raises(ValueError, match=r"DateTrigger: 2026-03-01T10:17:23.* whole number"):
+        DateTrigger(odd)
+
+
+def test_a_trigger_that_holds_what_cannot_be_stored_says_so() -> None:
+    class Odd(BaseTrigger):
+        what: object
+
+        def get_next_trigger_time(
+            self,
+            timezone: tzinfo | None,
+            previous_time: datetime | None,
+            now: datetime | None = None,
+        ) -> datetime | None:
+            return now
+
+    with pytest.raises(ValueError, match="a trigger cannot store <object"):
+        Odd(what=object()).model_dump(mode="json")
+    assert Odd(what=1).describe()
+
+
+def test_a_zone_read_from_a_file_without_a_name_is_refused() -> None:
+    with files("tzdata.zoneinfo.Europe").joinpath("Berlin").open("rb") as data:
+        unnamed = ZoneInfo.from_file(data)
+
+    with pytest.raises(ValueError, match="time zone has no IANA name"):
+        as_timezone(unnamed)
+
+
+def test_the_zone_of_the_machine_has_a_name() -> None:
+    assert as_timezone(zone_name(local_timezone())) == local_timezone()
+    assert CronTrigger(hour=9).get_next_trigger_time(None, NOW) is not None

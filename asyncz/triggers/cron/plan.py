@@ -19,7 +19,7 @@ from asyncz.triggers.cron.fields import (
     Special,
     read_field,
 )
-from asyncz.triggers.localtime import DAY, naive_datetime, wall_second
+from asyncz.triggers.localtime import DAY, LAST_WALL, naive_datetime, wall_second
 
 # The weekly pattern repeated over the at most six weeks that a month touches.
 _REPEATED = sum(1 << 7 * week for week in range(6))
@@ -211,7 +211,8 @@ class CronPlan:
         some = any(self._days_of_any(year, m) for year in _YEARS_OF_EACH_KIND for m in months)
         if not some or self._years is None:
             return some
-        years = {year % 400: year for year in self._years_sorted}.values()
+        cycle = {year % 400: year for year in self._years_sorted}
+        years = {_year_kind(number): year for number, year in cycle.items()}.values()
         return any(self._days_of_any(year, month) for year in years for month in months)
 
     def _days_of_kind(self, weekday: int, length: int) -> int:
@@ -227,15 +228,16 @@ class CronPlan:
     def _days_in_weeks(self, year: int, month: int) -> int:
         kind = _KINDS[year % 400 * 12 + month - 1]
         first_weekday, length = kind >> 2, 28 + (kind & 3)
-        # The ISO week of the first day, then one more from each Monday on.
         mask, day = 0, 1 - first_weekday
-        ordinal = date(year, month, 1).toordinal()
+        week = date(year, month, 1).isocalendar()[1]
         while day <= length:
-            shown = max(day, 1)
-            week = date.fromordinal(ordinal + shown - 1).isocalendar()[1]
             if self._weeks >> week & 1:
                 mask |= 0x7F << day if day > 0 else 0x7F >> -day
             day += 7
+            # January may begin in the last week of the year before, and the week that has the
+            # first Thursday of a year may begin in December.
+            starts_over = (month == 1 and week > 51) or (month == 12 and day > 28)
+            week = 1 if starts_over else week + 1
         return mask & ((2 << length) - 2)
 
     def _year_from(self, year: int) -> int:
@@ -252,7 +254,9 @@ class CronPlan:
 
     def first(self, wall: int) -> int | None:
         """Return the earliest matching wall second at or after `wall`."""
-        moment = naive_datetime(max(wall, 0))
+        if wall > LAST_WALL:
+            return None
+        moment = naive_datetime(wall)
         found = self.next_time(
             moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, None
         )
@@ -267,8 +271,11 @@ class CronPlan:
 
     def count(self, after: int, until: int) -> int:
         """Return how many matching wall seconds s there are with after < s <= until."""
-        if until <= after:
+        until = min(until, LAST_WALL)
+        if until <= after or until < 0:
             return 0
+        if after < 0:
+            return self.count(0, until) + (self.first(0) == 0)
         start, end = naive_datetime(after), naive_datetime(until)
         per_day = self.hours.bit_count() * self.minutes.bit_count() * self.seconds.bit_count()
         whole = self._count_days(start, end) * per_day
@@ -352,7 +359,14 @@ def _day_of(special: Special, first_weekday: int, length: int) -> int:
 
 
 def _numbers(mask: int) -> list[int]:
-    return [number for number in range(mask.bit_length()) if mask >> number & 1]
+    return [number for number, bit in enumerate(bin(mask)[:1:-1]) if bit == "1"]
+
+
+def _year_kind(year: int) -> tuple[int, int, int]:
+    """Return what the weeks and days of a year depend on; some twenty kinds there are."""
+    # The first weekday, and the length of February in this year and in the one before.
+    february = year * 12 + 1
+    return _KINDS[february - 1], _KINDS[february] & 3, _KINDS[february - 12] & 3
 
 
 def _highest(mask: int) -> int:

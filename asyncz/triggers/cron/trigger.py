@@ -17,7 +17,13 @@ from asyncz.triggers.arguments import (
     refuse_unknown,
     shown,
 )
-from asyncz.triggers.base import MICROSECOND, ValueTrigger, in_utc, require_moment
+from asyncz.triggers.base import (
+    MICROSECOND,
+    ValueTrigger,
+    in_utc,
+    none_off_the_calendar,
+    require_moment,
+)
 from asyncz.triggers.cron.fields import FIELD_NAMES, KEYWORD_FIELDS, LONGEST_TEXT, CronField
 from asyncz.triggers.cron.plan import CronPlan, compile_plan, complete
 from asyncz.triggers.localtime import (
@@ -83,6 +89,7 @@ class CronTrigger(ValueTrigger):
     __slots__ = ("_bounded", "_clock", "_plan")
 
     alias: ClassVar[str] = "cron"
+    search_cost: ClassVar[int] = 1
     field_names: ClassVar[tuple[str, ...]] = FIELD_NAMES
     fields_map: ClassVar[Mapping[str, CronField]] = KEYWORD_FIELDS
 
@@ -217,6 +224,7 @@ class CronTrigger(ValueTrigger):
             return found
         return None if in_utc(found) > in_utc(localize(self.end_at, clock)) else found
 
+    @none_off_the_calendar
     def last_before(
         self,
         moment: datetime,
@@ -235,6 +243,7 @@ class CronTrigger(ValueTrigger):
             return None
         return found
 
+    @none_off_the_calendar
     def count_between(
         self, after: datetime, until: datetime, timezone: tzinfo | None = None
     ) -> int | None:

@@ -1,0 +1,61 @@
+"""Another connection to a SQL database holds rows that the store wants."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tests.outages.backends import SQLBackend
+from tests.outages.watching import PATIENCE, until, watched
+
+
+def lock(connection: Any, table: str, *task_ids: str) -> None:
+    with connection.cursor() as cursor:
+        for task_id in task_ids:
+            cursor.execute(f"SELECT id FROM {table} WHERE id = %s FOR UPDATE", [task_id])  # noqa: S608
+
+
+async def test_a_row_that_somebody_has_locked_is_waited_for(
+    sql_backend: SQLBackend, tmp_path: Path
+) -> None:
+    name = sql_backend.new_name()
+    async with watched(sql_backend.store_at(sql_backend.port, name), tmp_path) as watch:
+        await watch.plan()
+        with closing(await asyncio.to_thread(sql_backend.connect)) as connection:
+            connection.cursor().execute("BEGIN")
+            await asyncio.to_thread(lock, connection, name, "once-20")
+            await until(lambda: watch.events, "the scheduler notices")
+            moment = time.monotonic()
+            await until(lambda: watch.has_run("other", after=moment), "the other store goes on")
+            connection.cursor().execute("COMMIT")
+
+        await watch.finish()
+
+
+async def until_somebody_waits(sql_backend: SQLBackend) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not await asyncio.to_thread(sql_backend.number_of_waiting):
+        assert time.monotonic() < deadline, "nobody waits for a lock"
+
+
+async def test_of_two_in_a_deadlock_the_store_tries_again(
+    sql_backend: SQLBackend, tmp_path: Path
+) -> None:
+    name = sql_backend.new_name()
+    store = sql_backend.store_at(sql_backend.port, name)
+    async with watched(store, tmp_path, store_timeout=10) as watch:
+        await watch.scheduler.apause()
+        await watch.plan(count=10, over=0.0)
+        with closing(await asyncio.to_thread(sql_backend.connect)) as connection:
+            await asyncio.to_thread(sql_backend.begin_weighty, connection, name)
+            await asyncio.to_thread(lock, connection, name, "once-9")
+            await watch.scheduler.aresume()
+            await until_somebody_waits(sql_backend)
+            await asyncio.to_thread(lock, connection, name, "once-0")
+            connection.cursor().execute("COMMIT")
+
+        await watch.finish()
+        assert watch.events == [], "to lose against others is no failure of the server"

@@ -1,0 +1,234 @@
+"""Tables are made and brought forward once, whoever starts; what is not ours is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    inspect,
+    text,
+    update,
+)
+
+from asyncz.exceptions import ConfigurationError, StoreError
+from asyncz.stores import sqlalchemy_schema
+from asyncz.stores.sqlalchemy import (
+    SCHEMA_VERSION,
+    SQLAlchemyStore,
+    drop_tables,
+    make_tables,
+    upgrade_tables,
+)
+from asyncz.testing.store_suite_tools import ids_of, make_task
+from tests.services.databases import execute_on, new_database
+
+from .sqlalchemy_tools import engine_for, opened
+
+OPENER = Path(__file__).with_name("sqlalchemy_opener.py")
+ROOT = Path(__file__).parents[2]
+PROCESSES = 10
+
+
+@pytest.fixture(params=["sqlite", "postgresql+asyncpg", "mysql+asyncmy"])
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    with new_database(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def newer_schema(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A release with one migration more than this one."""
+
+    def add_a_column(connection: Connection, tables: sqlalchemy_schema.Tables) -> None:
+        columns = inspect(connection).get_columns(tables.tasks.name)
+        if "lease" not in {column["name"] for column in columns}:
+            connection.execute(text(f"ALTER TABLE {tables.tasks.name} ADD COLUMN lease BIGINT"))
+
+    number = SCHEMA_VERSION + 1
+    monkeypatch.setitem(sqlalchemy_schema.MIGRATIONS, number, add_a_column)
+    monkeypatch.setattr(sqlalchemy_schema, "SCHEMA_VERSION", number)
+    monkeypatch.setattr("asyncz.stores.sqlalchemy.SCHEMA_VERSION", number)
+    return number
+
+
+async def test_ten_processes_that_start_at_once_make_the_tables_once(url: URL) -> None:
+    command = [sys.executable, str(OPENER), url.render_as_string(hide_password=False)]
+    openers = [
+        subprocess.Popen(
+            [*command, f"t{number}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)},
+        )
+        for number in range(PROCESSES)
+    ]  # fmt: skip
+    for opener in openers:
+        assert opener.stdout is not None
+        assert opener.stdout.readline() == "ready\n"
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.write("go\n")
+        opener.stdin.flush()
+    errors = [opener.communicate(timeout=60)[1] for opener in openers]
+
+    assert [opener.returncode for opener in openers] == [0] * PROCESSES, "\n".join(errors)
+    async with opened(url) as store:
+        tasks = await store.get_all_tasks()
+    assert sorted(map(str, ids_of(tasks))) == [f"t{number}" for number in range(PROCESSES)]
+
+
+async def test_tables_of_an_older_release_are_brought_forward(
+    url: URL, request: pytest.FixtureRequest
+) -> None:
+    async with opened(url) as store:
+        await store.add_task(make_task("old"))
+
+    request.getfixturevalue("newer_schema")
+    for _ in range(2):
+        async with opened(url) as store:
+            assert ids_of(await store.get_all_tasks()) == ["old"]
+    async with engine_for(url) as engine, engine.connect() as connection:
+        columns = await connection.run_sync(
+            lambda sync: inspect(sync).get_columns(store.table.name)
+        )
+    assert "lease" in {column["name"] for column in columns}
+
+
+async def test_tables_of_a_newer_release_are_refused_and_left_alone(url: URL) -> None:
+    async with opened(url) as store:
+        await store.add_task(make_task("a"))
+        meta = make_tables(MetaData()).meta
+        async with engine_for(url) as engine, engine.begin() as connection:
+            await connection.execute(update(meta).values(value=SCHEMA_VERSION + 7))
+
+    with pytest.raises(StoreError, match=f"version {SCHEMA_VERSION + 7}.*newer release"):
+        async with opened(url):
+            pass
+
+
+async def test_a_table_of_somebody_else_is_refused_and_left_alone(url: URL) -> None:
+    theirs = Table("asyncz_tasks", MetaData(), Column("pickle", Integer, primary_key=True))
+    async with engine_for(url) as engine, engine.begin() as connection:
+        await connection.run_sync(theirs.create)
+
+    with pytest.raises(StoreError, match=r"'asyncz_tasks'.*another tablename"):
+        async with opened(url):
+            pass
+    async with opened(url, tablename="others") as store:
+        await store.add_task(make_task("a"))
+
+
+async def test_migrations_of_the_app_make_the_tables(url: URL) -> None:
+    with pytest.raises(StoreError, match="upgrade_tables"):
+        async with opened(url, create_tables=False):
+            pass
+
+    async with engine_for(url) as engine:
+        for _ in range(2):
+            async with engine.begin() as connection:
+                await connection.run_sync(upgrade_tables)
+        async with opened(url, create_tables=False) as store:
+            await store.add_task(make_task("a"))
+        async with engine.begin() as connection:
+            await connection.run_sync(drop_tables)
+            names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    assert names == []
+
+
+async def test_alembic_makes_the_tables_and_its_autogenerate_leaves_them_alone(url: URL) -> None:
+    migration = pytest.importorskip("alembic.migration")
+    operations = pytest.importorskip("alembic.operations")
+    autogenerate = pytest.importorskip("alembic.autogenerate")
+    store = SQLAlchemyStore(url, metadata=MetaData(), create_tables=False)
+
+    def migrate(connection: Connection) -> None:
+        context = migration.MigrationContext.configure(connection)
+        with operations.Operations.context(context) as op:
+            upgrade_tables(op.get_bind())
+
+    def compare(connection: Connection) -> list[object]:
+        context = migration.MigrationContext.configure(connection)
+        return list(autogenerate.compare_metadata(context, store.metadata))
+
+    async with engine_for(url) as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate)
+        async with engine.connect() as connection:
+            assert await connection.run_sync(compare) == []
+    async with opened(url, create_tables=False) as opened_store:
+        await opened_store.add_task(make_task("a"))
+
+
+async def test_the_tables_can_be_noted_down_beside_those_of_the_app(url: URL) -> None:
+    metadata = MetaData()
+    Table("app", metadata, Column("id", BigInteger, primary_key=True))
+    for _ in range(2):  # a second store takes the tables that are there
+        store = SQLAlchemyStore(url, metadata=metadata, tablename="jobs")
+
+    assert store.table is metadata.tables["jobs"]
+    assert set(metadata.tables) == {"app", "jobs", "jobs_aside", "jobs_nodes", "jobs_meta"}
+    async with opened(url, metadata=metadata, tablename="jobs") as store:
+        await store.add_task(make_task("a"))
+    async with engine_for(url) as engine, engine.connect() as connection:
+        names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    assert "app" not in names
+
+
+async def test_a_schema_of_postgresql_can_be_chosen() -> None:
+    with new_database("postgresql+asyncpg") as url:
+        execute_on(url, "CREATE SCHEMA jobs")
+        async with opened(url, schema="jobs") as store:
+            await store.add_task(make_task("a"))
+        async with opened(url, schema="jobs") as store:
+            assert ids_of(await store.get_all_tasks()) == ["a"]
+            (task,) = await store.get_all_tasks()
+        async with engine_for(url) as engine, engine.connect() as connection:
+            names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    assert names == []
+    assert task.id == "a"
+
+
+async def test_rights_to_read_and_write_rows_are_enough() -> None:
+    with new_database("postgresql+asyncpg") as url:
+        async with opened(url):
+            pass
+        role = f"role_{url.database}"
+        execute_on(
+            url,
+            f"CREATE ROLE {role} LOGIN",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        )
+        try:
+            async with opened(url.set(username=role)) as store:
+                await store.add_task(make_task("a"))
+                await store.delete_task("a")
+        finally:
+            execute_on(url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tablename": "tasks; DROP TABLE users"},
+        {"tablename": ""},
+        {"tablename": "1st"},
+        {"tablename": "x" * 49},
+        {"tablename": "täglich"},
+        {"schema": 'public"'},
+        {"session_settings": {"a b": 1}},
+        {"session_settings": {"timezone": "x'; DROP TABLE users; --"}},
+    ],
+)
+def test_names_that_may_not_stand_in_sql_are_refused(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        SQLAlchemyStore("sqlite://", **options)
