@@ -24,7 +24,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._about = 0
         self._to_loss = 0
-        self._random = Random(1)  # noqa: S311  # not a secret
+        self._random = Random(1)  # not a secret
         self.port = 0
         self.lost = 0
         """Replies that were not passed on. The server had done what was asked."""

@@ -46,7 +46,7 @@ async def test_a_redis_server_without_memory_takes_no_tasks_but_runs_those_it_ha
         await watch.plan()
         with backend.server.client() as client:
             client.config_set("maxmemory", "1")
-            with pytest.raises(StoreError, match="'default'.*maxmemory"):
+            with pytest.raises(StoreError, match=r"'default'.*maxmemory"):
                 await watch.scheduler.aadd_task(note, args=["", ""], id="new")
             await watch.finish()
             client.config_set("maxmemory", "0")

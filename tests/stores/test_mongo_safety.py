@@ -82,6 +82,8 @@ async def leave_half_added(place: Place, count: int = MANY) -> None:
         AsyncMongoClient[Any](place.url) as client,
         open_stores(place, 1, client=client, uri=None) as [store],
     ):
+        # PyMongo drops the sockets of connections that are being made when it is cancelled.
+        await asyncio.gather(*(store.get_all_tasks() for _ in range(10)))
         adding = asyncio.ensure_future(store.add_tasks(many(count)))
         await until(lambda: staged(place) > 0)
         adding.cancel()
