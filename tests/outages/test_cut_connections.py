@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 
 from asyncz.exceptions import ConflictIdError, StoreError
 from tests.outages.backends import Backend
-from tests.outages.proxy import proxy_before
+from tests.outages.proxy import Proxy, proxy_before
 from tests.outages.watching import Watch, note, until, watched
 
 RETRY = {"store_retry_interval": 0.2}
+SHORT = {"store_retry_interval": 0.1, "store_timeout": 0.7, "startup_timeout": 20}
+AWAY = 0.8
 
 
 @pytest.mark.parametrize("one_in", [4, 12])
@@ -77,7 +80,7 @@ async def test_whoever_adds_a_task_again_after_an_error_has_it_run_once(
     ):
         await watch.plan(1)
         proxy.lose_one_in(8)
-        for number in range(100, 120):
+        for number in range(100, 115):
             await add_until_it_is_there(watch, f"once-{number}")
         proxy.lose_one_in(0)
 
@@ -87,7 +90,8 @@ async def test_whoever_adds_a_task_again_after_an_error_has_it_run_once(
 
 async def add_until_it_is_there(watch: Watch, word: str) -> None:
     watch.planned.append(word)
-    due = datetime.now(UTC) + timedelta(seconds=0.3)
+    # Not before all of the tries have come through or not; what has run is forgotten.
+    due = datetime.now(UTC) + timedelta(seconds=2.5)
     for _ in range(20):
         try:
             await watch.scheduler.aadd_task(
@@ -96,8 +100,40 @@ async def add_until_it_is_there(watch: Watch, word: str) -> None:
         except ConflictIdError:
             return
         except StoreError:
-            if watch.has_run(word):
-                return
-        else:
-            return
+            continue
+        return
     raise AssertionError(f"{word} could not be added")
+
+
+async def test_outages_that_begin_with_a_lost_reply(
+    all_backends: list[Backend], tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        pairs = []
+        for backend in all_backends:
+            (path := tmp_path / backend.name).mkdir()
+            proxy = await stack.enter_async_context(proxy_before(backend.port))
+            store = backend.store_at(proxy.port, backend.new_name())
+            watching = watched(store, path, **SHORT)
+            pairs.append((proxy, await stack.enter_async_context(watching)))
+
+        await asyncio.gather(*(lose_and_refuse(*pair) for pair in pairs))
+
+        for _, watch in pairs:
+            await watch.finish()
+
+
+async def lose_and_refuse(proxy: Proxy, watch: Watch, times: int = 7) -> None:
+    """Lose a reply and be away for longer than the store itself tries again, then come back."""
+    await watch.plan(200, over=7.0)
+    for _ in range(times):
+        before, moment = proxy.lost, time.monotonic()
+        await until(lambda m=moment: watch.has_run("once-", "again", after=m), "work goes on")
+        proxy.lose_one_in(6)
+        await until(lambda b=before: proxy.lost > b, "a reply is lost")
+        proxy.lose_one_in(0)
+        proxy.refuses = True
+        proxy.hang_up()
+        moment = time.monotonic()
+        await until(lambda m=moment: time.monotonic() > m + AWAY, "it is away for a while")
+        proxy.refuses = False
