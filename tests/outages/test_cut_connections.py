@@ -128,12 +128,21 @@ async def lose_and_refuse(proxy: Proxy, watch: Watch, times: int = 7) -> None:
     await watch.plan(200, over=7.0)
     for _ in range(times):
         before, moment = proxy.lost, time.monotonic()
-        await until(lambda m=moment: watch.has_run("once-", "again", after=m), "work goes on")
+        await until(partial(watch.has_run, "once-", "again", after=moment), "work goes on")
         proxy.lose_one_in(6)
-        await until(lambda b=before: proxy.lost > b, "a reply is lost")
+        await until(partial(has_lost_more, proxy, before), "a reply is lost")
         proxy.lose_one_in(0)
         proxy.refuses = True
         proxy.hang_up()
-        moment = time.monotonic()
-        await until(lambda m=moment: time.monotonic() > m + AWAY, "it is away for a while")
+        await until(partial(is_past, time.monotonic() + AWAY), "it is away for a while")
         proxy.refuses = False
+
+
+def has_lost_more(proxy: Proxy, before: int) -> bool:
+    """Whether a reply was lost since."""
+    return proxy.lost > before
+
+
+def is_past(moment: float) -> bool:
+    """Whether that time has come, of `time.monotonic`."""
+    return time.monotonic() > moment
