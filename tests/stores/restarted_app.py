@@ -46,9 +46,7 @@ async def note(word: str) -> None:
 
 
 # Declared anew at every start.
-scheduler.add_task(
-    note, "interval", hours=1, args=["hourly"], id="hourly", replace_existing=True
-)
+scheduler.add_task(note, "interval", hours=1, args=["hourly"], id="hourly", replace_existing=True)
 
 
 async def home(request: Request) -> PlainTextResponse:
