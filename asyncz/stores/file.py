@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
@@ -59,6 +60,7 @@ class FileStore(SerializingStore):
 
     _thread: StoreThread | None = PrivateAttr(default=None)
     _records: FileRecords | None = PrivateAttr(default=None)
+    _begun: tuple[list[Any], asyncio.Future[list[bool]]] | None = PrivateAttr(default=None)
 
     def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
         options["directory"] = directory
@@ -79,6 +81,7 @@ class FileStore(SerializingStore):
     async def shutdown(self) -> None:
         thread, self._thread = self._thread, None
         records, self._records = self._records, None
+        self._begun = None
         await super().shutdown()
         if thread is not None and records is not None:
             close = partial(records.close, self.cleanup_directory)
@@ -146,7 +149,20 @@ class FileStore(SerializingStore):
         return await self._submit(self._started.all)
 
     async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
-        return await self._submit(partial(self._started.advance, tuple(advances)))
+        # The thread goes on when a caller has given up on a slow disk. Who asks for the same
+        # steps again is then told what became of them: by themselves they look like another's.
+        steps = [(task.id, expected, next_run_time) for task, expected, next_run_time in advances]
+        begun = self._begun
+        if begun is None or begun[0] != steps:
+            work = partial(self._started.advance, tuple(advances))
+            self._begun = begun = steps, self._begin(work)
+        try:
+            made = await asyncio.shield(begun[1])
+        except Exception:
+            self._begun = None
+            raise
+        self._begun = None
+        return made
 
     async def repair_task(self, task_id: str, reference: str) -> Task:
         return await self._submit(partial(self._started.repair, task_id, reference))
@@ -162,5 +178,8 @@ class FileStore(SerializingStore):
         return self._records
 
     async def _submit(self, work: Callable[[], T]) -> T:
+        return await self._begin(work)
+
+    def _begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
         assert self._thread is not None  # noqa: S101  # as long as there are records
-        return await self._thread.submit(work)
+        return self._thread.submit(work)

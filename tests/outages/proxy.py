@@ -35,6 +35,10 @@ class Proxy:
         self._about = about
         self._set_next_loss()
 
+    def has_lost_more_than(self, number: int) -> bool:
+        """Whether so many replies were lost, and one more."""
+        return self.lost > number
+
     def hang_up(self) -> None:
         """Cut all connections."""
         for writer in self._writers:

@@ -127,22 +127,22 @@ async def lose_and_refuse(proxy: Proxy, watch: Watch, times: int = 7) -> None:
     """Lose a reply and be away for longer than the store itself tries again, then come back."""
     await watch.plan(200, over=7.0)
     for _ in range(times):
-        before, moment = proxy.lost, time.monotonic()
-        await until(partial(watch.has_run, "once-", "again", after=moment), "work goes on")
+        await work_goes_on(watch)
+        before = proxy.lost
         proxy.lose_one_in(6)
-        await until(partial(has_lost_more, proxy, before), "a reply is lost")
+        await until(partial(proxy.has_lost_more_than, before), "a reply is lost")
         proxy.lose_one_in(0)
         proxy.refuses = True
         proxy.hang_up()
-        await until(partial(is_past, time.monotonic() + AWAY), "it is away for a while")
+        back = time.monotonic() + AWAY
+        await until(partial(has_come, back), "it is away for a while")
         proxy.refuses = False
 
 
-def has_lost_more(proxy: Proxy, before: int) -> bool:
-    """Whether a reply was lost since."""
-    return proxy.lost > before
+async def work_goes_on(watch: Watch) -> None:
+    moment = time.monotonic()
+    await until(lambda: watch.has_run("once-", "again", after=moment), "work goes on")
 
 
-def is_past(moment: float) -> bool:
-    """Whether that time has come, of `time.monotonic`."""
+def has_come(moment: float) -> bool:
     return time.monotonic() > moment

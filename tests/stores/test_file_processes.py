@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from asyncz.file_lock import FileLock
+from asyncz.stores.base import TaskAdvance
 from asyncz.stores.file import FileStore
-from asyncz.testing.store_suite_tools import after
+from asyncz.stores.file_directory import LOCK_NAME
+from asyncz.testing.store_suite_tools import NOON, after, make_task
 
 from .conftest import SetHost
 
@@ -56,3 +62,20 @@ async def test_each_step_is_made_by_one_process(directory: Path) -> None:
     await store.shutdown()
     assert {task.id for task in tasks} == set(names)
     assert {task.next_run_time for task in tasks} == {after(STEPS)}
+
+
+async def test_a_step_that_waited_for_another_process_too_long_is_known_to_be_made(
+    directory: Path,
+) -> None:
+    store = FileStore(directory)
+    await store.start(SetHost(), "files")
+    await store.add_task(make_task("one", NOON))
+    step = TaskAdvance(make_task("one", NOON), NOON, after(1))
+
+    with FileLock(directory / LOCK_NAME), pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await store.advance_tasks([step])
+
+    assert await store.advance_tasks([step]) == [True]
+    assert await store.advance_tasks([step]) == [False]
+    await store.shutdown()

@@ -1,4 +1,4 @@
-"""A Starlette app under uvicorn that is ended and started again goes on with its schedules."""
+"""A Starlette app under uvicorn, ended and started again, goes on with its schedules."""
 
 from __future__ import annotations
 

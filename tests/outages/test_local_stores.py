@@ -1,0 +1,53 @@
+"""What takes the place of a server for stores without one: a lock that is held, a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from asyncz.events.constants import STORE_RECOVERED
+from asyncz.file_lock import FileLock
+from asyncz.stores.file import FileStore
+from asyncz.stores.file_directory import LOCK_NAME
+from asyncz.stores.sqlalchemy import SQLAlchemyStore
+from tests.outages.watching import Watch, until, watched
+
+
+async def test_a_sqlite_database_that_somebody_has_locked_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    async with watched(SQLAlchemyStore(f"sqlite:///{path}"), tmp_path) as watch:
+        await watch.plan()
+        await until(lambda: watch.has_run("once-"), "the first task has run")
+
+        await asyncio.to_thread(hold_lock_until_noticed, path, watch)
+
+        await watch.finish()
+
+
+def hold_lock_until_noticed(path: Path, watch: Watch) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        deadline = time.monotonic() + 15
+        while not watch.events:
+            assert time.monotonic() < deadline, "the scheduler does not notice"
+            time.sleep(0.01)
+        other.execute("COMMIT")
+
+
+async def test_a_directory_that_somebody_has_locked_is_waited_for(tmp_path: Path) -> None:
+    directory = tmp_path / "tasks"
+    async with watched(FileStore(directory), tmp_path) as watch:
+        await watch.plan()
+        await until(lambda: watch.has_run("once-"), "the first task has run")
+
+        with FileLock(directory / LOCK_NAME):
+            await until(lambda: watch.events, "the scheduler notices")
+            assert "default" in await watch.degraded()
+            moment = time.monotonic()
+            await until(lambda: watch.has_run("other", after=moment), "the other store goes on")
+
+        await watch.finish()
+        await until(lambda: STORE_RECOVERED in watch.events, "the scheduler says so")
