@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test nightly lint docs bench clean
 
 help:
 	@echo "make demo   run the demo app; Ctrl-C ends it"
 	@echo "make test   run the tests with coverage"
+	@echo "make nightly  20,000 new expressions for the triggers, and each store encrypted"
 	@echo "make lint   formatter, linter and strict types"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure against the peers (BENCH_ARGS=--quick for the short form)"
@@ -33,6 +34,9 @@ test: $(VENV)/.test.installed
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --fail-under=95
+
+nightly: $(VENV)/.test.installed
+	ASYNCZ_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/triggers tests/stores/test_security_conformance.py
 
 lint: $(VENV)/.lint.installed
 	$(BIN)/python -m ruff format --check .

@@ -105,7 +105,7 @@ class FileStore(SerializingStore):
             # In portions, so that others get at the directory, and at this thread, in between.
             for begun in range(0, len(tasks), PORTION):
                 portion = tasks[begun : begun + PORTION]
-                await self._submit(partial(self._started.add_all, portion))
+                await self._submit(partial(self._started.add_all, portion, self._check_room))
         except BaseException:
             for task in tasks[:begun]:
                 with suppress(TaskLookupError):

@@ -97,22 +97,23 @@ class FileRecords:
             self._options.alias, self._options.directory,
         )  # fmt: skip
 
-    def add(self, task: Task, check_room: Callable[[int], None]) -> None:
+    def add(self, task: Task, check_room: Callable[[int, int], None]) -> None:
         record = self._codec.serializer.to_record(task)
         task_id: str = record["id"]
         with self._locked():
             if self._index.find(task_id) is not None:
                 raise ConflictIdError(task_id, self._options.alias)
-            check_room(len(self._index))
+            check_room(len(self._index), 1)
             self._put(record, self._index.next_order())
             self._files.sync()
 
-    def add_all(self, tasks: Sequence[Task]) -> None:
+    def add_all(self, tasks: Sequence[Task], check_room: Callable[[int, int], None]) -> None:
         records = {str(task.id): self._codec.serializer.to_record(task) for task in tasks}
         with self._locked():
             for task_id in records:
                 if self._index.find(task_id) is not None:
                     raise ConflictIdError(task_id, self._options.alias)
+            check_room(len(self._index), len(records))
             files, by_name = {}, {}
             for task_id, record in records.items():
                 record["store"] = {"order": self._index.next_order()}

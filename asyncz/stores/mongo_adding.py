@@ -13,29 +13,24 @@ published, or removed. Whoever adds may be killed at any point:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any
 
 from bson.objectid import ObjectId
-from pymongo.errors import (
-    AutoReconnect,
-    BulkWriteError,
-    DuplicateKeyError,
-    ServerSelectionTimeoutError,
-)
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from asyncz.exceptions import StoreError
-from asyncz.stores.mongo_client import Document
+from asyncz.stores.mongo_client import Document, repeated
 from asyncz.stores.mongo_documents import NOT_THERE, document_of, surplus_of
 from asyncz.stores.mongo_rows import Collections
 from asyncz.stores.rows import Row
 
-__all__ = ["MongoAdding", "repeated"]
-
-T = TypeVar("T")
+__all__ = ["MongoAdding"]
 
 CHUNK = 500
+ABREAST = 3
 CHUNK_BYTES = 1 << 20
 """What is sent at a time: a driver encodes it in one go, while nothing else runs."""
 LIFE_SIGN_EVERY = 10.0
@@ -53,16 +48,6 @@ class _Way(Enum):
     DONE = "it is the new one"
     TAKEN = "the place is taken"
     FREE = "it is gone, or will not be in the way again"
-
-
-async def repeated(call: Callable[[], Awaitable[T]]) -> T:
-    """Await `call()`, and once more if the connection was lost in it."""
-    try:
-        return await call()
-    except ServerSelectionTimeoutError:
-        raise
-    except AutoReconnect:
-        return await call()
 
 
 class MongoAdding:
@@ -153,8 +138,9 @@ class MongoAdding:
         time = asyncio.get_running_loop().time
         await self._show_life(token, upsert=True)
         last_sign = time()
-        for chunk in _chunks(rows):
-            taken = await self._insert_chunk(chunk, token)
+        chunks = _chunks(rows)
+        while abreast := list(islice(chunks, ABREAST)):
+            taken = await self._insert_abreast(abreast, token)
             if taken is not None:
                 await self._drop(token)
                 return taken
@@ -169,6 +155,17 @@ class MongoAdding:
             )
         await self._publish(token)
         return None
+
+    async def _insert_abreast(self, chunks: Sequence[Sequence[Row]], token: ObjectId) -> str | None:
+        """One is made ready while the server is at work on another."""
+        results = await asyncio.gather(
+            *(self._insert_chunk(chunk, token) for chunk in chunks), return_exceptions=True
+        )
+        # Only now: none may be on its way any more when the call is given up.
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return next((result for result in results if isinstance(result, str)), None)
 
     async def _insert_chunk(self, chunk: Sequence[Row], token: ObjectId) -> str | None:
         documents = [_staged(row, token) for row in chunk]
@@ -188,7 +185,7 @@ class MongoAdding:
 
     async def _show_life(self, token: ObjectId, upsert: bool = False) -> None:
         wanted = {"_id": token} if upsert else {"_id": token, "state": "adding"}
-        await self._meta.update_one(wanted, _state("adding"), upsert=upsert)
+        await repeated(lambda: self._meta.update_one(wanted, _state("adding"), upsert=upsert))
 
     async def _decide(self, token: ObjectId, state: str, **conditions: Any) -> bool:
         """Whether a call has this state now, for good."""

@@ -19,8 +19,8 @@ try:
     from bson.codec_options import CodecOptions
     from bson.errors import BSONError
     from pymongo.asynchronous.collection import AsyncCollection
+    from pymongo.errors import AutoReconnect, PyMongoError, ServerSelectionTimeoutError
     from pymongo.errors import ConfigurationError as DriverConfigurationError
-    from pymongo.errors import PyMongoError
     from pymongo.read_concern import ReadConcern
     from pymongo.read_preferences import ReadPreference
     from pymongo.write_concern import WriteConcern
@@ -29,7 +29,15 @@ except ImportError as exc:  # pragma: no cover - the tests have it
         "MongoDBStore needs a driver of MongoDB; install it with: pip install 'asyncz[mongo]'"
     ) from exc
 
-__all__ = ["Collection", "Document", "Link", "check_client", "driver_errors", "open_link"]
+__all__ = [
+    "Collection",
+    "Document",
+    "Link",
+    "check_client",
+    "driver_errors",
+    "open_link",
+    "repeated",
+]
 
 Document: TypeAlias = dict[str, Any]
 Collection: TypeAlias = AsyncCollection[Document]
@@ -40,12 +48,15 @@ T = TypeVar("T")
 CLIENT_OPTIONS = {
     "appname": "asyncz",
     "connectTimeoutMS": 5_000,
+    "retryWrites": False,  # a quarter of the time of a write, and those here are repeated anyway
     "serverSelectionTimeoutMS": 3_000,
     "socketTimeoutMS": 20_000,
 }
 """Of clients that are made here, where the URI does not say otherwise."""
 BEGIN_TIMEOUT = 5.0
 """Seconds that another event loop may take to begin a call."""
+GOODBYE = 2.0
+"""Seconds that saying goodbye to the server may take."""
 ERROR_LENGTH = 300
 
 
@@ -64,6 +75,16 @@ def _is_motor(client: Any) -> bool:
     # Whoever has a client of Motor's has imported it.
     motor = sys.modules.get("motor.motor_asyncio")
     return motor is not None and isinstance(client, motor.AsyncIOMotorClient)
+
+
+async def repeated(call: Callable[[], Awaitable[T]]) -> T:
+    """Await `call()`, and once more if the connection was lost in it."""
+    try:
+        return await call()
+    except ServerSelectionTimeoutError:
+        raise
+    except AutoReconnect:
+        return await call()
 
 
 class Link:
@@ -111,11 +132,12 @@ class Link:
         """Close the client if it is ours."""
         if not self._is_ours:
             return
-        if isinstance(self._client, pymongo.AsyncMongoClient):
-            await self._client.close()
-        else:
-            # Motor's says good-bye to the server before it returns.
-            await asyncio.to_thread(self._client.close)
+        with pymongo.timeout(GOODBYE):
+            if isinstance(self._client, pymongo.AsyncMongoClient):
+                await self._client.close()
+            else:
+                # Motor's says good-bye to the server before it returns.
+                await asyncio.to_thread(self._client.close)
 
     async def _elsewhere(
         self, work: Callable[[], Awaitable[T]], home: asyncio.AbstractEventLoop

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTimeoutError
 
 from asyncz.exceptions import StoreError
-from asyncz.stores.mongo_client import Collection, Document, Link
+from asyncz.stores.mongo_client import Collection, Document, Link, repeated
 from asyncz.stores.mongo_documents import (
     DUE_ORDER,
     INDEXES,
@@ -110,16 +110,21 @@ class MongoRows:
     async def replace(self, row: Row) -> bool:
         """Change what a replacement changes. False: there is no such row."""
         change = {"$set": contents_of(row), "$unset": surplus_of(row), "$inc": {"rev": 1}}
-        done = await self._tasks.update_one({"_id": {"$eq": row.key}, **IS_THERE}, change)
+        it: Document = {"_id": {"$eq": row.key}, **IS_THERE}
+        done = await repeated(lambda: self._tasks.update_one(it, change))
         return bool(done.matched_count)
 
     async def remove(self, keys: Sequence[str]) -> int:
         """Remove rows; returns how many there were."""
-        if len(keys) == 1:  # which a driver can repeat by itself
-            done = await self._tasks.delete_one({"_id": {"$eq": keys[0]}, **IS_THERE})
-        else:
-            done = await self._tasks.delete_many({"_id": {"$in": list(keys)}, **IS_THERE})
-        return int(done.deleted_count)
+        gone: Document = {"_id": {"$in": list(keys)}, **IS_THERE}
+        try:
+            return int((await self._tasks.delete_many(gone)).deleted_count)
+        except ServerSelectionTimeoutError:
+            raise
+        except AutoReconnect:
+            # How many of them the first attempt has removed, nobody knows.
+            await self._tasks.delete_many(gone)
+            return len(keys)
 
     async def set_aside(self, row: StoredRow) -> bool:
         """Move a row to where unreadable ones are kept. False: it is not what it was."""

@@ -61,6 +61,8 @@ HINTS = {
     MovedError: "it is a cluster; give cluster=True, or a RedisCluster as client",
 }
 """What to do, by the kind of error."""
+FORBIDDEN = ("can't run this command", "has no permissions")
+"""What Redis and Valkey say of a right that a script lacks. Clients have no class for it."""
 
 
 @dataclass
@@ -259,7 +261,10 @@ def _may_have_been_made(error: Exception) -> bool:
 def _words_of(error: Exception) -> str:
     text = str(error).strip().rstrip(".")
     words = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    # What a script may not do is no error of its own.
-    kind = NoPermissionError if "can't run this command" in text else type(error)
+    kind = type(error)
+    if any(words in text for words in FORBIDDEN):
+        kind = NoPermissionError
+    elif text.startswith("MOVED"):  # it has no class in older clients
+        kind = MovedError
     hint = HINTS.get(kind)
     return f"{words} ({hint})" if hint else words

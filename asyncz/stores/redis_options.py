@@ -153,7 +153,7 @@ class RedisOptions(BaseModel):
 
     def _client_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
-            "socket_timeout": self.timeout,
+            "socket_timeout": None,  # each try as a whole has one, which costs less than several
             "socket_connect_timeout": self.timeout,
             "health_check_interval": self.health_check_interval,
             "retry": Retry(NoBackoff(), 0),

@@ -179,7 +179,7 @@ def make_engine(url: URL, settings: Settings, options: Mapping[str, Any]) -> Asy
     engine = create_async_engine(url, **{**ours, **options})
     if driver == "asyncpg":
         # SQLAlchemy's own way waits 2 s for the answer of a server that has none.
-        engine.dialect.do_terminate = _abort  # type: ignore[method-assign]
+        engine.dialect.do_terminate = _abort  # type: ignore[method-assign,assignment]
     _set_on_connect(engine, settings)
     return engine
 

@@ -211,7 +211,8 @@ class CalendarIntervalTrigger(ValueTrigger):
         after, until = require_moment(after, None), require_moment(until, None)
         schedule = self._schedule(clock, after, until)
         if self.start_at is not None:
-            after = max(after, localize(self.start_at, clock) - MICROSECOND, key=in_utc)
+            # In UTC, as a microsecond before the end of a leap is a wall time that does not exist.
+            after = max(after, in_utc(localize(self.start_at, clock)) - MICROSECOND, key=in_utc)
         if self.end_at is not None:
             until = min(until, localize(self.end_at, clock), key=in_utc)
         first, last = clock.to_instant(after), clock.to_instant(until)

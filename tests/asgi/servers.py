@@ -32,7 +32,10 @@ def hypercorn(port: int, *options: str) -> list[str]:
     return ["-m", "hypercorn", APP, "--bind", f"127.0.0.1:{port}", *options]
 
 
-COMMANDS: dict[str, Callable[[int], list[str]]] = {
+Command = Callable[[int], list[str]]
+"""The arguments of Python for a server on a port."""
+
+COMMANDS: dict[str, Command] = {
     "uvicorn": lambda port: uvicorn(port, "--loop", "asyncio"),
     "uvicorn with --workers 1": lambda port: uvicorn(port, "--workers", "1"),
     "uvicorn with uvloop": lambda port: uvicorn(port, "--loop", "uvloop"),
@@ -50,16 +53,23 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """A server, its log, and a client for it."""
+    """A server, its log, and a client for it.
 
-    def __init__(self, command: str, log: Path, **environment: str) -> None:
-        if "uvloop" in command and find_spec("uvloop") is None:
+    Args:
+        command: What serves, or a name in `COMMANDS`.
+        log: The file that takes its output.
+        environment: Variables beside those of this process.
+    """
+
+    def __init__(self, command: str | Command, log: Path, **environment: str) -> None:
+        if command == "uvicorn with uvloop" and find_spec("uvloop") is None:
             pytest.skip("uvloop is not installed: pip install uvloop")
         port = free_port()
+        arguments = COMMANDS[command] if isinstance(command, str) else command
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *COMMANDS[command](port)],
+                [sys.executable, *arguments(port)],
                 cwd=HERE,
                 env=os.environ | {"PYTHONPATH": python_path(ROOT)} | environment,
                 stdout=output,
@@ -103,7 +113,7 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(command: str, log: Path, **environment: str) -> Iterator[ServerProcess]:
+def serving(command: str | Command, log: Path, **environment: str) -> Iterator[ServerProcess]:
     """A server that answers."""
     server = ServerProcess(command, log, **environment)
     try:

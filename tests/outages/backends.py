@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Any, Protocol, Self
 from uuid import uuid4
 
@@ -120,6 +120,8 @@ class SQLBackend(Backend):
 
 
 class PostgreSQL(SQLBackend):
+    """PostgreSQL."""
+
     name = "postgresql"
     driver, user, database = "postgresql+asyncpg", "postgres", "postgres"
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -162,6 +164,8 @@ class PostgreSQL(SQLBackend):
 
 
 class MariaDB(SQLBackend):
+    """MariaDB."""
+
     name = "mariadb"
     driver, user, database = "mysql+asyncmy", "root", "test"
     waiting = "SELECT count(*) FROM information_schema.innodb_lock_waits"
@@ -193,7 +197,8 @@ class MariaDB(SQLBackend):
                 "WHERE id <> CONNECTION_ID() AND user = 'root'"
             )
             for (number,) in cursor.fetchall():
-                cursor.execute(f"KILL CONNECTION IF EXISTS {number}")
+                with suppress(pymysql.MySQLError):  # it has ended by itself
+                    cursor.execute(f"KILL {number}")
 
     @contextmanager
     def takes_no_writes(self) -> Iterator[None]:
@@ -204,6 +209,8 @@ class MariaDB(SQLBackend):
 
 
 class RedisBackend(Backend):
+    """Redis."""
+
     name = "redis"
     server: RedisServer
 
@@ -228,14 +235,17 @@ class RedisBackend(Backend):
     @contextmanager
     def takes_no_writes(self) -> Iterator[None]:
         with self.server.client() as client:
-            client.config_set("maxmemory", "1")
+            # As the old master of a set in which another has taken over.
+            client.replicaof("127.0.0.1", "1")
             try:
                 yield
             finally:
-                client.config_set("maxmemory", "0")
+                client.replicaof("NO", "ONE")
 
 
 class MongoDB(Backend):
+    """MongoDB."""
+
     name = "mongodb"
     server: MongoServer
 
@@ -244,7 +254,7 @@ class MongoDB(Backend):
 
     @property
     def port(self) -> int:
-        return self.server.address[1]
+        return self.server.port
 
     def store_at(self, port: int, name: str) -> MongoDBStore:
         return MongoDBStore(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
 __all__ = ["Proxy", "proxy_before"]
 
@@ -21,16 +22,18 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self._server_port = port
         self._writers: set[asyncio.StreamWriter] = set()
-        self._replies_to_loss = 0
-        self._passed = 0
+        self._about = 0
+        self._to_loss = 0
+        self._random = Random(1)  # not a secret
         self.port = 0
         self.lost = 0
         """Replies that were not passed on. The server had done what was asked."""
         self.refuses = False
 
-    def lose_each(self, number: int) -> None:
-        """Of all replies lose each one of that number, with its connection; 0: none."""
-        self._replies_to_loss, self._passed = number, 0
+    def lose_one_in(self, about: int) -> None:
+        """Lose a reply, with its connection, now and then: one in so many; 0: none any more."""
+        self._about = about
+        self._set_next_loss()
 
     def hang_up(self) -> None:
         """Cut all connections."""
@@ -76,8 +79,16 @@ class Proxy:
             return
 
     def _is_to_be_lost(self) -> bool:
-        self._passed += 1
-        return bool(self._replies_to_loss) and self._passed % self._replies_to_loss == 0
+        if not self._about:
+            return False
+        self._to_loss -= 1
+        if self._to_loss > 0:
+            return False
+        self._set_next_loss()
+        return True
+
+    def _set_next_loss(self) -> None:
+        self._to_loss = self._random.randint(1, 2 * self._about) if self._about else 0
 
 
 @asynccontextmanager

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from asyncz.exceptions import ConflictIdError, StoreError
 from tests.outages.backends import Backend
-from tests.outages.proxy import proxy_before
+from tests.outages.proxy import Proxy, proxy_before
 from tests.outages.watching import Watch, note, until, watched
 
 RETRY = {"store_retry_interval": 0.2}
+SHORT = {"store_retry_interval": 0.1, "store_timeout": 0.7, "startup_timeout": 20}
+AWAY = 0.8
 
 
-@pytest.mark.parametrize("each", [3, 7])
-async def test_replies_are_lost_and_no_run_is(backend: Backend, tmp_path: Path, each: int) -> None:
+@pytest.mark.parametrize("one_in", [4, 12])
+async def test_replies_are_lost_and_no_run_is(
+    backend: Backend, tmp_path: Path, one_in: int
+) -> None:
     name = backend.new_name()
     async with (
         proxy_before(backend.port) as proxy,
@@ -27,9 +33,9 @@ async def test_replies_are_lost_and_no_run_is(backend: Backend, tmp_path: Path, 
         await watch.plan()
         await until(lambda: watch.has_run("once-"), "the first task has run")
 
-        proxy.lose_each(each)
+        proxy.lose_one_in(one_in)
         await until(lambda: proxy.lost >= 12 or watch.has_run_all, "some replies are lost")
-        proxy.lose_each(0)
+        proxy.lose_one_in(0)
 
         assert proxy.lost >= 4
         await watch.finish()
@@ -44,7 +50,7 @@ async def test_all_connections_are_cut_again_and_again(backend: Backend, tmp_pat
         await watch.plan()
         for _ in range(15):
             moment = time.monotonic()
-            await until(lambda m=moment: watch.has_run("once-", "again", after=m), "work goes on")
+            await until(partial(watch.has_run, "once-", "again", after=moment), "work goes on")
             proxy.hang_up()
 
         await watch.finish()
@@ -58,7 +64,7 @@ async def test_an_administrator_ends_all_connections_again_and_again(
         await watch.plan()
         for _ in range(8):
             moment = time.monotonic()
-            await until(lambda m=moment: watch.has_run("once-", "again", after=m), "work goes on")
+            await until(partial(watch.has_run, "once-", "again", after=moment), "work goes on")
             await asyncio.to_thread(backend.end_connections)
 
         await watch.finish()
@@ -73,10 +79,10 @@ async def test_whoever_adds_a_task_again_after_an_error_has_it_run_once(
         watched(backend.store_at(proxy.port, name), tmp_path, **RETRY) as watch,
     ):
         await watch.plan(1)
-        proxy.lose_each(4)
-        for number in range(100, 120):
+        proxy.lose_one_in(8)
+        for number in range(100, 115):
             await add_until_it_is_there(watch, f"once-{number}")
-        proxy.lose_each(0)
+        proxy.lose_one_in(0)
 
         assert proxy.lost >= 4
         await watch.finish()
@@ -84,7 +90,8 @@ async def test_whoever_adds_a_task_again_after_an_error_has_it_run_once(
 
 async def add_until_it_is_there(watch: Watch, word: str) -> None:
     watch.planned.append(word)
-    due = datetime.now(UTC) + timedelta(seconds=0.3)
+    # Not before all of the tries have come through or not; what has run is forgotten.
+    due = datetime.now(UTC) + timedelta(seconds=2.5)
     for _ in range(20):
         try:
             await watch.scheduler.aadd_task(
@@ -93,8 +100,49 @@ async def add_until_it_is_there(watch: Watch, word: str) -> None:
         except ConflictIdError:
             return
         except StoreError:
-            if watch.has_run(word):
-                return
-        else:
-            return
+            continue
+        return
     raise AssertionError(f"{word} could not be added")
+
+
+async def test_outages_that_begin_with_a_lost_reply(
+    all_backends: list[Backend], tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        pairs = []
+        for backend in all_backends:
+            (path := tmp_path / backend.name).mkdir()
+            proxy = await stack.enter_async_context(proxy_before(backend.port))
+            store = backend.store_at(proxy.port, backend.new_name())
+            watching = watched(store, path, **SHORT)
+            pairs.append((proxy, await stack.enter_async_context(watching)))
+
+        await asyncio.gather(*(lose_and_refuse(*pair) for pair in pairs))
+
+        for _, watch in pairs:
+            await watch.finish()
+
+
+async def lose_and_refuse(proxy: Proxy, watch: Watch, times: int = 7) -> None:
+    """Lose a reply and be away for longer than the store itself tries again, then come back."""
+    await watch.plan(200, over=7.0)
+    for _ in range(times):
+        before, moment = proxy.lost, time.monotonic()
+        await until(partial(watch.has_run, "once-", "again", after=moment), "work goes on")
+        proxy.lose_one_in(6)
+        await until(partial(has_lost_more, proxy, before), "a reply is lost")
+        proxy.lose_one_in(0)
+        proxy.refuses = True
+        proxy.hang_up()
+        await until(partial(is_past, time.monotonic() + AWAY), "it is away for a while")
+        proxy.refuses = False
+
+
+def has_lost_more(proxy: Proxy, before: int) -> bool:
+    """Whether a reply was lost since."""
+    return proxy.lost > before
+
+
+def is_past(moment: float) -> bool:
+    """Whether that time has come, of `time.monotonic`."""
+    return time.monotonic() > moment

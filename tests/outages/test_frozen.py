@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from asyncz.exceptions import StoreError
@@ -83,7 +84,7 @@ async def test_ten_seconds_with_the_deadlines_that_are_usual(
             watches.append(await stack.enter_async_context(watched(store, path, store_timeout=30)))
         for watch in watches:
             await watch.plan()
-            await until(lambda w=watch: w.has_run("once-"), "the first task has run")
+            await until(partial(watch.has_run, "once-"), "the first task has run")
 
         for backend in all_backends:
             backend.server.freeze()

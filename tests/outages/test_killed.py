@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from asyncz.events.constants import STORE_DEGRADED, STORE_RECOVERED
 from tests.outages.backends import Backend
@@ -18,7 +17,7 @@ RESUMES_WITHIN = 2.0
 
 
 async def test_work_goes_on_after_the_server_was_killed_while_tasks_were_due(
-    backend: Backend, tmp_path: Path, record_property: pytest.RecordProperty
+    backend: Backend, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     store = backend.store_at(backend.port, backend.new_name())
     async with watched(store, tmp_path, store_timeout=30) as watch:

@@ -24,7 +24,7 @@ async def test_a_row_that_somebody_has_locked_is_waited_for(
     name = sql_backend.new_name()
     async with watched(sql_backend.store_at(sql_backend.port, name), tmp_path) as watch:
         await watch.plan()
-        with closing(sql_backend.connect()) as connection:
+        with closing(await asyncio.to_thread(sql_backend.connect)) as connection:
             connection.cursor().execute("BEGIN")
             await asyncio.to_thread(lock, connection, name, "once-20")
             await until(lambda: watch.events, "the scheduler notices")
@@ -49,8 +49,8 @@ async def test_of_two_in_a_deadlock_the_store_tries_again(
     async with watched(store, tmp_path, store_timeout=10) as watch:
         await watch.scheduler.apause()
         await watch.plan(count=10, over=0.0)
-        with closing(sql_backend.connect()) as connection:
-            sql_backend.begin_weighty(connection, name)
+        with closing(await asyncio.to_thread(sql_backend.connect)) as connection:
+            await asyncio.to_thread(sql_backend.begin_weighty, connection, name)
             await asyncio.to_thread(lock, connection, name, "once-9")
             await watch.scheduler.aresume()
             await until_somebody_waits(sql_backend)

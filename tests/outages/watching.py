@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncz import NativeAsyncIOScheduler
 from asyncz.events.base import SchedulerEvent
@@ -26,9 +27,11 @@ __all__ = ["OPTIONS", "PATIENCE", "Entry", "RunLog", "Watch", "note", "until", "
 
 BEAT = 0.005
 PATIENCE = 15.0
+OTHER = 0.1
+"""Seconds between the runs of the other store's task."""
 STALL = 0.1
 """Seconds that the loop may stand still beyond what the machine itself does to every thread."""
-OPTIONS = {"store_timeout": 1.0, "shutdown_timeout": 5.0, "timezone": "UTC"}
+OPTIONS: dict[str, Any] = {"store_timeout": 1.0, "shutdown_timeout": 5.0, "timezone": "UTC"}
 
 
 async def note(path: str, word: str) -> None:
@@ -126,7 +129,7 @@ class Watch:
         )  # fmt: skip
         if not number:
             await self._add_again("again", 0.2, "default")
-            await self._add_again("other", 0.1, "other")
+            await self._add_again("other", OTHER, "other")
 
     async def _add_again(self, word: str, every: float, store: str) -> None:
         trigger = IntervalTrigger(seconds=every)
@@ -156,19 +159,21 @@ class Watch:
 
     def check_the_rest(self) -> None:
         """The loop was not held up, and so the other store's task was not either."""
-        gaps = self.gaps("other")
-        noise = self.machine.worst
-        assert self.loop.worst < STALL + noise, f"the loop stood still for {self.loop.worst:.3f} s"
-        assert max(gaps, default=0.0) < 0.1 + 2 * STALL + 2 * noise, "the other store was held up"
+        # A processor that many want is not to be had at once, by whoever.
+        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        stall = STALL * crowd + self.machine.worst
+        gap = max(self.gaps("other"), default=0.0)
+        assert self.loop.worst < stall, f"the loop stood still for {self.loop.worst:.3f} s"
+        assert gap < OTHER + 2 * stall, f"the other store was held up for {gap:.3f} s"
 
     def gaps(self, word: str) -> list[float]:
         """The seconds between the runs of a task."""
         times = [entry.at for entry in self.log.entries() if entry.word == word]
-        return [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+        return [later - sooner for sooner, later in pairwise(times)]
 
 
 @asynccontextmanager
-async def watched(store: BaseStore, path: Path, **options: object) -> AsyncIterator[Watch]:
+async def watched(store: BaseStore, path: Path, **options: Any) -> AsyncIterator[Watch]:
     """A scheduler that has started on that store and a healthy one."""
     stores = {"default": store, "other": MemoryStore()}
     scheduler = NativeAsyncIOScheduler(stores=stores, **{**OPTIONS, **options})

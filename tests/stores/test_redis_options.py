@@ -147,7 +147,7 @@ def test_options_reach_the_client() -> None:
     given = store.make_client().connection_pool.connection_kwargs
     expected = {
         "host": "example.org", "port": 7000, "username": "me", "password": CANARY, "db": 5,
-        "client_name": "asyncz", "socket_timeout": 2, "health_check_interval": 7,
+        "client_name": "asyncz", "socket_connect_timeout": 2, "health_check_interval": 7,
     }  # fmt: skip
     assert expected.items() <= given.items()
 

@@ -16,7 +16,7 @@ from asyncz.stores.base import TaskAdvance
 from asyncz.stores.redis import RedisStore
 from asyncz.tasks.query import TaskQuery
 from asyncz.testing.store_suite_tools import NOON, SuiteHost, after, ids_of, make_task, raises
-from tests.services.redis import RedisClusterServers, RedisServer
+from tests.services.redis import RedisClusterServers, RedisServer, valkey_program
 
 from .redis_tools import opened
 
@@ -24,8 +24,8 @@ LOGGER = "asyncz.stores"
 
 
 @contextmanager
-def server_with(**options: str) -> Iterator[RedisServer]:
-    started = RedisServer(**options).start()
+def server_with(program: str | None = None, **options: str) -> Iterator[RedisServer]:
+    started = RedisServer(program, **options).start()
     try:
         yield started
     finally:
@@ -151,6 +151,14 @@ async def use(store: RedisStore) -> None:
     assert ([info.id for info in found.infos], found.total) == (["t99", "t98"], 598)
     await store.remove_all_tasks()
     assert await store.get_all_tasks() == []
+
+
+async def test_a_store_works_on_valkey(caplog: pytest.LogCaptureFixture) -> None:
+    with server_with(valkey_program()) as server:
+        url = server.url.replace("redis:", "valkey:")
+        async with opened(url=url, require_durable=True) as store:
+            await use(store)
+    assert warnings_in(caplog) == []
 
 
 @pytest.mark.parametrize("tag", ["one", "two", "three", "four"])

@@ -97,6 +97,24 @@ def test_an_end_is_held_against_a_start_as_instants() -> None:
         IntervalTrigger(minutes=10, start_at="2024-01-02", end_at="2024-01-01")
 
 
+@pytest.mark.parametrize(
+    "start", ["2024-03-10T03:00:00-04:00", "2024-03-10T02:30", "2024-11-03T01:00:00-05:00"]
+)
+def test_a_count_from_a_start_where_the_clocks_change_is_that_of_the_preview(start: str) -> None:
+    bounds: dict[str, Any] = {"start_at": start, "timezone": NEW_YORK}
+    for trigger in (
+        CronTrigger(minute="*/10", **bounds),
+        CronTrigger(hour="3,4", minute="10,50", **bounds),
+        CalendarIntervalTrigger(hour=3, minute=10, **bounds),
+        IntervalTrigger(minutes=10, **bounds),
+    ):
+        assert trigger.start_at is not None
+        begin = trigger.start_at.astimezone(UTC) - DAY
+        times = trigger.get_run_times(begin, begin + 3 * DAY, 1_000)
+        assert trigger.count_between(begin, begin + 3 * DAY) == len(times)
+        assert trigger.last_before(times[0]) == times[0]
+
+
 STEPS: tuple[Callable[..., BaseTrigger], ...] = (
     lambda **bounds: CronTrigger(second="*", timezone="UTC", **bounds),
     lambda **bounds: IntervalTrigger(seconds=1, timezone="UTC", **bounds),

@@ -250,7 +250,8 @@ class CronTrigger(ValueTrigger):
         clock = self._clock or clock_for(timezone)
         after, until = require_moment(after, None), require_moment(until, None)
         if self.start_at is not None:
-            after = max(after, localize(self.start_at, clock) - MICROSECOND, key=in_utc)
+            # In UTC, as a microsecond before the end of a leap is a wall time that does not exist.
+            after = max(after, in_utc(localize(self.start_at, clock)) - MICROSECOND, key=in_utc)
         if self.end_at is not None:
             until = min(until, localize(self.end_at, clock), key=in_utc)
         first, last = clock.to_instant(after), clock.to_instant(until)
