@@ -60,6 +60,6 @@ async def test_of_two_in_a_deadlock_the_store_tries_again(
             connection.cursor().execute("COMMIT")
 
         await watch.finish()
-        # To lose against others is no failure of the server. (That the other has the row for long is
-        # told, after some seconds; here that is up to the machine.)
+        # To lose against others is no failure of the server. That somebody has the row for long
+        # is told after some seconds, which is up to the machine here.
         assert "deadlock" not in caplog.text.lower()
