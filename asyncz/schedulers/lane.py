@@ -16,7 +16,7 @@ from asyncz.events.constants import (
     STORE_RECOVERED,
     TASK_REMOVED,
 )
-from asyncz.exceptions import StoreTimeoutError
+from asyncz.exceptions import StoreError, StoreTimeoutError
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.holds import HoldBook
 from asyncz.schedulers.planning import Plan, plan_task
@@ -180,6 +180,8 @@ class StoreLane:
         try:
             async with asyncio.timeout(timeout):
                 return await operation
+        except StoreError:
+            raise  # some of these are timeouts too, of the store's own
         except TimeoutError as exc:
             raise StoreTimeoutError(
                 f"The store {self.alias!r} did not answer within {timeout} s (store_timeout)."

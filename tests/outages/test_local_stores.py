@@ -18,7 +18,8 @@ from tests.outages.watching import Watch, until, watched
 
 async def test_a_sqlite_database_that_somebody_has_locked_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    async with watched(SQLAlchemyStore(f"sqlite:///{path}"), tmp_path) as watch:
+    store = SQLAlchemyStore(f"sqlite:///{path}", session_settings={"busy_timeout": 300})
+    async with watched(store, tmp_path) as watch:
         await watch.plan()
         await until(lambda: watch.has_run("once-"), "the first task has run")
 

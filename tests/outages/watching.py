@@ -113,7 +113,7 @@ class Watch:
         assert event.alias == "default"
         self.events.append(event.code)
 
-    async def plan(self, count: int = 40, over: float = 2.0) -> None:
+    async def plan(self, count: int = 30, over: float = 1.5) -> None:
         """Add one-off tasks due within the next seconds, and one that comes again and again."""
         now, path = datetime.now(UTC), str(self.log.path)
         number = len(self.planned)
