@@ -17,8 +17,19 @@ pytest.register_assert_rewrite("asyncz.testing")
 
 from asyncz.testing import VirtualClock  # noqa: E402
 
+REAL_TIME = ("tests/outages/", "tests/stores/test_restarts.py", "tests/asgi/test_servers.py")
+"""Servers that are killed, frozen and restarted, on the real clock. Another program that keeps the
+machine busy for a second can make one of these fail, so each has three tries; the summary shows
+the ones that needed more than one."""
+
 PATIENCE = 5.0
 """Seconds that what a test has ended may take to be gone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(REAL_TIME):
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture

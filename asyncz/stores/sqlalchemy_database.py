@@ -246,8 +246,9 @@ class OwnDatabase:
         raise AssertionError("the last try returns or raises")
 
     async def _once(self, work: Work[R], transaction: bool, in_doubt: bool, attempt: _Attempt) -> R:
-        async with self._engine.connect() as connection:
-            attempt.connection = connection
+        connection = await self._engine.connect()
+        attempt.connection = connection
+        try:
             if not transaction:
                 return await work(connection, in_doubt)
             try:
@@ -259,6 +260,12 @@ class OwnDatabase:
                 await _give_up(connection, isinstance(exc, asyncio.CancelledError))
                 raise
             return result
+        finally:
+            if self._owned is None:
+                await asyncio.shield(asyncio.ensure_future(connection.close()))
+            else:
+                # Ours goes back to its pool without a word to the server; nothing can be cut off.
+                await connection.close()
 
 
 class _Attempt:

@@ -163,7 +163,7 @@ def make_engine(url: URL, settings: Settings, options: Mapping[str, Any]) -> Asy
         "hide_parameters": True,
         "connect_args": given,
         "pool_size": 5,
-        "max_overflow": 5,
+        "max_overflow": 0,
         "pool_timeout": PATIENCE,
         "pool_use_lifo": True,
     }
@@ -172,7 +172,7 @@ def make_engine(url: URL, settings: Settings, options: Mapping[str, Any]) -> Asy
         # order, without polling for the lock as SQLite does.
         from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-        ours |= {"pool_size": 1, "max_overflow": 0, "poolclass": AsyncAdaptedQueuePool}
+        ours |= {"pool_size": 1, "poolclass": AsyncAdaptedQueuePool}
         ours |= {"pool_timeout": 3 * PATIENCE}
     elif driver in DRIVERS["mysql"]:
         ours["pool_recycle"] = RECYCLE

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    Insert,
     String,
     Table,
     TextClause,
@@ -69,6 +70,12 @@ class Rows:
         self._tables = tables
         self.table = table = tables.tasks
         self.columns = (table.c.id, table.c.next_run_us, table.c.added, table.c.record)
+        # A statement that fails would be the end of the caller's transaction on PostgreSQL.
+        self._insertions: dict[str, Insert] = {
+            "mysql": insert(table),
+            "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
+            "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
+        }
         self._batches = {
             "postgresql": [_postgresql_steps(table)],
             "sqlite": [_sqlite_removal(table), _sqlite_steps(table)],
@@ -78,19 +85,12 @@ class Rows:
 
     async def insert_one(self, connection: AsyncConnection, row: Row) -> bool:
         """Insert a row, unless its key is taken; whether it was inserted."""
-        family = family_of(connection.dialect)
-        if family == "mysql":
-            try:
-                await connection.execute(insert(self.table), values_of(row))
-            except IntegrityError:
-                return False
-            return True
-        # A statement that fails would be the end of the caller's transaction on PostgreSQL.
-        kind = postgresql if family == "postgresql" else sqlite
-        careful = kind.insert(self.table).on_conflict_do_nothing()
-        return bool(
-            (await connection.execute(careful, values_of(row), execution_options=COUNTED)).rowcount
-        )
+        statement = self._insertions[family_of(connection.dialect)]
+        try:
+            done = await connection.execute(statement, values_of(row), execution_options=COUNTED)
+        except IntegrityError:
+            return False
+        return bool(done.rowcount)
 
     async def insert_many(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert rows. Raises IntegrityError if a key is taken."""

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.outages.backends import SQLBackend
 from tests.outages.watching import PATIENCE, until, watched
 
@@ -43,7 +45,7 @@ async def until_somebody_waits(sql_backend: SQLBackend) -> None:
 
 
 async def test_of_two_in_a_deadlock_the_store_tries_again(
-    sql_backend: SQLBackend, tmp_path: Path
+    sql_backend: SQLBackend, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = sql_backend.new_name()
     store = sql_backend.store_at(sql_backend.port, name)
@@ -59,4 +61,6 @@ async def test_of_two_in_a_deadlock_the_store_tries_again(
             connection.cursor().execute("COMMIT")
 
         await watch.finish()
-        assert watch.events == [], "to lose against others is no failure of the server"
+        # To lose against others is no failure of the server. That somebody has the row for long
+        # is told after some seconds, which is up to the machine here.
+        assert "deadlock" not in caplog.text.lower()
