@@ -41,8 +41,7 @@ async def until_somebody_waits(sql_backend: SQLBackend) -> None:
     deadline = time.monotonic() + PATIENCE
     while not await asyncio.to_thread(sql_backend.number_of_waiting):
         assert time.monotonic() < deadline, "nobody waits for a lock"
-        # InnoDB makes its list anew only for who has not asked for a tenth of a second.
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.15)  # asked more often, MariaDB says what it said before
 
 
 async def test_of_two_in_a_deadlock_the_store_tries_again(

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Self
@@ -92,13 +93,11 @@ class ServerProcess(ABC):
 
     def freeze(self) -> None:
         """SIGSTOP: it holds its connections and says nothing."""
-        for number in self._family():
-            os.kill(number, signal.SIGSTOP)
+        self._send_to_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """SIGCONT, after `freeze`."""
-        for number in self._family():
-            os.kill(number, signal.SIGCONT)
+        self._send_to_all(signal.SIGCONT)
 
     def close(self) -> None:
         """End it and remove its data."""
@@ -112,6 +111,11 @@ class ServerProcess(ABC):
         )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout}\n{done.stderr}")
+
+    def _send_to_all(self, sign: signal.Signals) -> None:
+        for number in self._family():
+            with suppress(ProcessLookupError):  # one that served a connection has ended meanwhile
+                os.kill(number, sign)
 
     def _family(self) -> list[int]:
         """The server's process and those that it started."""
