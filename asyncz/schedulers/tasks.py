@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
 from asyncz.exceptions import TaskOptionError
@@ -12,10 +12,13 @@ from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.task_inspection import TaskInspection
 from asyncz.schedulers.transactions import joins_transaction
 from asyncz.tasks.base import Task
-from asyncz.triggers.base import BaseTrigger
+from asyncz.triggers.base import BaseTrigger, ValueTrigger
 from asyncz.typing import Undefined, undefined
 
 __all__ = ["TaskOperations"]
+
+UNCHANGING = (str, int, float, date, timedelta, tzinfo, type(None))
+"""Types whose values stay what they are, as an option of a trigger may be."""
 
 Fn = Callable[..., Any]
 
@@ -32,6 +35,8 @@ class TaskOperations(TaskInspection):
     `task_id` is an id or a `Task`. An unknown one raises `TaskLookupError`, if nothing else is
     said.
     """
+
+    _last_trigger: tuple[type[BaseTrigger], dict[str, Any], BaseTrigger] | None = None
 
     def create_trigger(
         self, trigger: BaseTrigger | str | None, trigger_args: Mapping[str, Any]
@@ -57,7 +62,24 @@ class TaskOperations(TaskInspection):
         found = self._engine.plugins.find("trigger", trigger or "date")
         if "timezone" in found.model_fields and "timezone" not in trigger_args:
             trigger_args = {**trigger_args, "timezone": self._engine.timezone}
-        made: BaseTrigger = found(**trigger_args)
+        return self._made_or_shared(found, trigger_args)
+
+    def _made_or_shared(self, kind: type[BaseTrigger], options: Mapping[str, Any]) -> BaseTrigger:
+        """A new trigger, or the last one if it was made of the very same options.
+
+        Triggers of ours are values, so 100,000 tasks that are added with one schedule can have one
+        trigger: that is a third of the objects which the garbage collector has to look at.
+        """
+        last = self._last_trigger
+        if last is not None and last[0] is kind and last[1].keys() == options.keys():
+            before = last[1]
+            if all(value is before[name] for name, value in options.items()):
+                return last[2]
+        made = kind(**options)
+        if issubclass(kind, ValueTrigger) and all(
+            isinstance(value, UNCHANGING) for value in options.values()
+        ):
+            self._last_trigger = kind, dict(options), made
         return made
 
     @joins_transaction
