@@ -29,6 +29,7 @@ class Proxy:
         self.lost = 0
         """Replies that were not passed on. The server had done what was asked."""
         self.refuses = False
+        self.serving: set[asyncio.Task[None]] = set()
 
     def lose_one_in(self, about: int) -> None:
         """Lose a reply, with its connection, now and then: one in so many; 0: none any more."""
@@ -46,6 +47,9 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        if (task := asyncio.current_task()) is not None:
+            self.serving.add(task)
+            task.add_done_callback(self.serving.discard)
         if self.refuses:
             writer.transport.abort()
             return
@@ -101,13 +105,11 @@ async def proxy_before(port: int) -> AsyncIterator[Proxy]:
     proxy = Proxy(port)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
-    before = asyncio.all_tasks()
     try:
         yield proxy
     finally:
         server.close()
         proxy.refuses = True
         proxy.hang_up()
-        left = [task for task in asyncio.all_tasks() - before if "Proxy." in repr(task.get_coro())]
-        if left:
-            await asyncio.wait(left, timeout=5)
+        if proxy.serving:
+            await asyncio.wait(proxy.serving, timeout=5)

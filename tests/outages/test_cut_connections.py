@@ -123,9 +123,9 @@ async def test_outages_that_begin_with_a_lost_reply(
             await watch.finish()
 
 
-async def lose_and_refuse(proxy: Proxy, watch: Watch, times: int = 3) -> None:
+async def lose_and_refuse(proxy: Proxy, watch: Watch, times: int = 6) -> None:
     """Lose a reply and be away for longer than the store itself tries again, then come back."""
-    await watch.plan(100, over=4.0)
+    await watch.plan(150, over=6.0)
     for _ in range(times):
         await work_goes_on(watch)
         before = proxy.lost
