@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asyncz.clock import Clock, SystemClock
-    from asyncz.enums import SchedulerState, TaskScheduleState
+    from asyncz.enums import Delivery, RunKind, RunState, SchedulerState, TaskScheduleState
     from asyncz.events import SchedulerEvent, TaskEvent, TaskExecutionEvent, TaskSubmissionEvent
     from asyncz.executors import (
         AsyncIOExecutor,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ProcessPoolExecutor,
         ThreadPoolExecutor,
     )
+    from asyncz.runs import Run
     from asyncz.schedulers import AsyncIOScheduler, NativeAsyncIOScheduler
     from asyncz.stores import BaseStore, FileStore, MemoryStore
     from asyncz.tasks import Task, TaskInfo, TaskRunPreview
@@ -39,7 +40,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "asyncz.clock": ("Clock", "SystemClock"),
-    "asyncz.enums": ("SchedulerState", "TaskScheduleState"),
+    "asyncz.enums": ("Delivery", "RunKind", "RunState", "SchedulerState", "TaskScheduleState"),
     "asyncz.events": ("SchedulerEvent", "TaskEvent", "TaskExecutionEvent", "TaskSubmissionEvent"),
     "asyncz.executors": (
         "AsyncIOExecutor",
@@ -48,6 +49,7 @@ _HOMES = {
         "ProcessPoolExecutor",
         "ThreadPoolExecutor",
     ),
+    "asyncz.runs": ("Run",),
     "asyncz.schedulers": ("AsyncIOScheduler", "NativeAsyncIOScheduler"),
     "asyncz.stores": ("BaseStore", "FileStore", "MemoryStore"),
     "asyncz.tasks": ("Task", "TaskInfo", "TaskRunPreview"),
@@ -77,12 +79,16 @@ __all__ = [
     "CronTrigger",
     "DateTrigger",
     "DebugExecutor",
+    "Delivery",
     "FileStore",
     "IntervalTrigger",
     "MemoryStore",
     "NativeAsyncIOScheduler",
     "OrTrigger",
     "ProcessPoolExecutor",
+    "Run",
+    "RunKind",
+    "RunState",
     "SchedulerEvent",
     "SchedulerState",
     "ShutdownTrigger",

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from asyncz.clock import SystemClock
 
-__all__ = ["FileLock"]
+__all__ = ["FileLock", "try_to_lock", "unlock"]
 
 FIRST_PAUSE = 0.0005
 LONGEST_PAUSE = 0.02
@@ -34,21 +34,22 @@ _OPEN_FLAGS = (
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_to_lock(descriptor: int) -> bool:
+    def try_to_lock(descriptor: int) -> bool:
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
 
-    def _unlock(descriptor: int) -> None:
+    def unlock(descriptor: int) -> None:
         os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
 else:
     import fcntl
 
-    def _try_to_lock(descriptor: int) -> bool:
+    def try_to_lock(descriptor: int) -> bool:
+        """Lock an open file if nobody else has; closing it, or dying, lets go of it again."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
@@ -57,7 +58,8 @@ else:
             raise
         return True
 
-    def _unlock(descriptor: int) -> None:
+    def unlock(descriptor: int) -> None:
+        """Let go of an open file."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
@@ -135,14 +137,14 @@ class FileLock:
         _held.discard(self)
         try:
             # Closing alone would leave it to a child that was forked meanwhile.
-            _unlock(descriptor)
+            unlock(descriptor)
         finally:
             os.close(descriptor)
             self._threads.release()
 
     def _try_once(self) -> bool:
         with self._opened() as descriptor:
-            if not _try_to_lock(descriptor) or not self._is_still_there(descriptor):
+            if not try_to_lock(descriptor) or not self._is_still_there(descriptor):
                 return False
             _held.add(self)
             self._descriptor = descriptor

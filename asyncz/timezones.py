@@ -115,6 +115,7 @@ def _whole_seconds(zone: timezone) -> timezone:
     return zone
 
 
+@lru_cache(maxsize=256)
 def _offset_text(offset: timedelta) -> str:
     sign = "-" if offset < timedelta(0) else "+"
     clock = datetime(2000, 1, 1) + abs(offset)

@@ -38,7 +38,12 @@ STORE_RECOVERED: Final = 1 << 21
 TASK_RECOVERED: Final = 1 << 22
 """A quarantined task can be read and run again: by itself, repaired, or declared anew."""
 
-ALL_EVENTS: Final = (1 << 23) - 1
+TASK_TAKEN_OVER: Final = 1 << 23
+"""The worker of a run was killed or shut down; the run is started again here."""
+TASK_LOST: Final = 1 << 24
+"""A run will never be finished: its worker was killed, and it may not be started again."""
+
+ALL_EVENTS: Final = (1 << 25) - 1
 
 NAMES: Final[dict[int, str]] = {
     code: name

@@ -59,7 +59,7 @@ class AsyncIOExecutor(ThreadRunner):
 
     async def drain(self, wait: bool, timeout: float) -> None:
         # One that is cancelled before its first step would otherwise be waited for in vain.
-        self._sweep()
+        self.sweep()
         for going in self._going:
             if isinstance(going.handle, asyncio.Task):
                 outcomes = cut_off(going.run_times)
@@ -69,7 +69,7 @@ class AsyncIOExecutor(ThreadRunner):
     def _left_early(self, going: Going, outcomes: list[Outcome], _: object) -> None:
         self._ended(going, outcomes)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         # A coroutine that is cancelled before its first step has no chance to say that it ended.
         for going in list(self._going):
             if isinstance(going.handle, asyncio.Task) and going.handle.done():

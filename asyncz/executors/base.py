@@ -53,6 +53,24 @@ class ExecutorHost(Protocol):
     def instances(self) -> dict[tuple[str | None, str], int]:
         """How many runs are going on, by store alias and task id."""
 
+    def run_succeeded(self, store: str | None, task_id: str, run_time: datetime) -> None:
+        """Take note that the run of one instant ended well; the quickest way to say so."""
+
+    def run_ended(self, store: str | None, task_id: str, outcomes: Sequence[Outcome]) -> None:
+        """Take note of how a run ended: an outcome for each of its run times.
+
+        Args:
+            store: The alias of the task's store; None: the executor does not know.
+            task_id: The task's.
+            outcomes: In the order of the run times.
+        """
+
+    def unknown_run_ended(self, store: str | None, task_id: str, code: int) -> None:
+        """Take note that a run of that task ended; the executor does not say which."""
+
+    def seconds_behind(self, store: str | None) -> float:
+        """By how many seconds the machine's clock is behind that of a store."""
+
     def wants_event(self, code: int) -> bool: ...
     def dispatch_event(self, event: SchedulerEvent) -> None: ...
 
@@ -69,6 +87,15 @@ class Outcome(NamedTuple):
     def __repr__(self) -> str:
         # asyncio writes what it calls into its log in debug mode; the value may be a secret.
         return f"<Outcome {NAMES[self.code]} due {self.run_time}>"
+
+
+def _outcome_of(event: TaskExecutionEvent) -> Outcome:
+    return Outcome(
+        event.code,
+        event.scheduled_run_time,
+        exception=event.exception,
+        traceback=event.traceback,
+    )
 
 
 _LOG_LEVELS = {
@@ -160,7 +187,7 @@ class BaseExecutor(BaseModel):
         key: tuple[str | None, str] = (task.store_alias, task.id)  # type: ignore[assignment]
         running = instances.get(key, 0)
         if running >= task.max_instances:
-            self._sweep()
+            self.sweep()
             running = instances.get(key, 0)
             if running >= task.max_instances:
                 raise MaximumInstancesError(key[1], task.max_instances)
@@ -181,15 +208,23 @@ class BaseExecutor(BaseModel):
         """A run has ended, well or badly; `events` say how."""
         if store is None and events:
             store = events[0].store
-        self._release((store, task_id))
-        host = self.host
-        for event in events:
-            host.dispatch_event(event)
+        if events:
+            self.host.run_ended(store, task_id, [_outcome_of(event) for event in events])
+        else:
+            self.host.unknown_run_ended(store, task_id, TASK_EXECUTED)
+        self._report((store, task_id), events)
 
     def run_task_error(self, task_id: str, store: str | None = None) -> None:
         """A run could not be carried out, through no fault of the task. Call it in `except`."""
         self._release((store, task_id))
         self._logger.error("The executor could not run the task %r.", task_id, exc_info=True)
+        self.host.unknown_run_ended(store, task_id, TASK_ERROR)
+
+    def _report(self, key: tuple[str | None, str], events: Sequence[TaskExecutionEvent]) -> None:
+        self._release(key)
+        host = self.host
+        for event in events:
+            host.dispatch_event(event)
 
     @property
     def host(self) -> ExecutorHost:
@@ -200,7 +235,12 @@ class BaseExecutor(BaseModel):
             )
         return self._host
 
-    def _sweep(self) -> None:
+    def _grace_of(self, task: Task) -> float | None:
+        """The grace time of a task by the clock of this machine: due is what the store says."""
+        grace = task.mistrigger_grace_time
+        return None if grace is None else grace - self.host.seconds_behind(task.store_alias)
+
+    def sweep(self) -> None:
         """Notice runs that ended without a word, before a new one is refused for their sake."""
 
     def _release(self, key: tuple[str | None, str]) -> None:
@@ -220,7 +260,9 @@ class BaseExecutor(BaseModel):
                 self._log_outcome(task, outcome)
             if host.wants_event(outcome.code):
                 events.append(self._event(task, outcome))
-        self.run_task_success(str(task.id), events, task.store_alias)
+        task_id = str(task.id)
+        host.run_ended(task.store_alias, task_id, outcomes)
+        self._report((task.store_alias, task_id), events)
 
     def _log_outcome(self, task: Task, outcome: Outcome) -> None:
         self._logger.log(

@@ -71,7 +71,7 @@ class ProcessPoolExecutor(TrackingExecutor):
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
         # A worker has the machine's clock; it cannot judge lateness on a virtual one.
         real = isinstance(self.host.clock, SystemClock)
-        grace = task.mistrigger_grace_time if real else None
+        grace = self._grace_of(task) if real else None
         # Pickled here, and unpickled by our own code there: what cannot be is the failure of this
         # run, and does not break the pool under the others.
         work = bytes(ForkingPickler.dumps((task.fn, task.args, task.kwargs)))

@@ -85,7 +85,7 @@ class TrackingExecutor(BaseExecutor):
         self._asking = CURRENT_RUN.get()
         if wait:
             await self._until_idle(timeout - min(CUT_OFF_GRACE, timeout / 4))
-        self._sweep()
+        self.sweep()
         self._cuts += 1
         for going in self._others():
             with suppress(RuntimeError):  # its loop was closed, and it has ended with it
@@ -119,7 +119,10 @@ class TrackingExecutor(BaseExecutor):
             self._ended(going, [Outcome(TASK_EXECUTED, going.run_times[0], value)])
         elif self._leave(going):
             task = going.task
-            self._release((task.store_alias, task.id))  # type: ignore[arg-type]  # it has an id
+            task_id: str = task.id  # type: ignore[assignment]  # it has one
+            if host is not None:
+                host.run_succeeded(task.store_alias, task_id, going.run_times[0])
+            self._release((task.store_alias, task_id))
 
     def _ended(self, going: Going, outcomes: Sequence[Outcome]) -> None:
         if self._leave(going):
@@ -169,7 +172,7 @@ class TrackingExecutor(BaseExecutor):
         self._idle = None
 
     def _let_go(self) -> None:
-        self._sweep()
+        self.sweep()
         for going in self._others():
             self._logger.warning(
                 "A run of the task %r did not end when it was cut off; it is left behind.",
@@ -184,10 +187,11 @@ class TrackingExecutor(BaseExecutor):
 
     def _too_late_for(self, task: Task) -> Callable[[datetime], bool]:
         """Says of a run time whether it is too late to begin now; may be asked in any thread."""
-        if task.mistrigger_grace_time is None:
+        seconds = self._grace_of(task)
+        if seconds is None:
             return _never
         now = self.host.clock.now
-        grace = timedelta(seconds=task.mistrigger_grace_time)
+        grace = timedelta(seconds=seconds)
         return lambda run_time: now() - run_time > grace
 
 

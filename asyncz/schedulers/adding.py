@@ -85,7 +85,9 @@ class Adding(Queries):
         engine = self._engine
         earliest = None
         if engine.settings.lock_path is not None:
-            earliest = engine.clock.now() + timedelta(seconds=engine.settings.startup_delay)
+            earliest = engine.now_in(task.store_alias) + timedelta(
+                seconds=engine.settings.startup_delay
+            )
         try:
             await self.add_to_store(task, replace_existing, earliest)
         except ConflictIdError:
@@ -123,7 +125,7 @@ class Adding(Queries):
                 "A task is added within a transaction to a scheduler that is running; start it "
                 "first, or leave connection out."
             )
-        before, given, loop = dict(task.__dict__), set(task.model_fields_set), engine.loop
+        before, given, loop = task.field_values(), set(task.model_fields_set), engine.loop
         with self._filled_in(task, None) as (lane, keeps_time):
             store = lane.store.within(within.connection)
 
@@ -157,9 +159,11 @@ class Adding(Queries):
         engine = self._engine
         if task.fn is None:
             raise TaskOptionError("A task without a function is a decorator; it cannot be added.")
-        before, given = dict(task.__dict__), task.model_fields_set
+        given = task.model_fields_set
+        values = self._fill_in(task, given, earliest)
+        before = task.field_values(values)
         try:
-            task.adopt(self._fill_in(task, given, earliest))
+            task.adopt(values)
             lane = engine.lane(str(task.store_alias))
             lane.store.check_task_id(task.id)
             engine.executor(str(task.executor)).check_task(task)
@@ -176,13 +180,16 @@ class Adding(Queries):
             self._note_all_down(tasks)
             return
         lane = engine.lane(alias)
-        before = [(task, dict(task.__dict__), task.model_fields_set) for task in tasks]
+        before: list[tuple[Task, dict[str, Any], set[str]]] = []
         pause = None if lane.store.in_process else Slices()
         try:
-            for task, _, given in before:
+            for task in tasks:
                 if pause is not None:
                     await pause()
-                task.adopt(self._fill_in(task, given, None))
+                given = task.model_fields_set
+                values = self._fill_in(task, given, None)
+                before.append((task, task.field_values(values), given))
+                task.adopt(values)
                 lane.store.check_task_id(task.id)
                 engine.executor(str(task.executor)).check_task(task)
             await lane.call(lane.store.add_tasks(tasks))
@@ -199,7 +206,7 @@ class Adding(Queries):
 
     def _note_all_down(self, tasks: Sequence[Task]) -> None:
         pending = list(self._engine.pending)
-        before = [(task, dict(task.__dict__), task.model_fields_set) for task in tasks]
+        before = [(task, task.field_values(), task.model_fields_set) for task in tasks]
         try:
             for task in tasks:
                 self._note_down(task, False)
@@ -232,21 +239,21 @@ class Adding(Queries):
             values["mistrigger_grace_time"] = None if late else defaults.mistrigger_grace_time
         moment = task.next_run_time
         if "next_run_time" not in given:
-            moment = self._first_run(task.id, trigger)
+            moment = self._first_run(task, trigger)
         if earliest is not None and moment is not None:
             moment = max(moment, earliest)
         values["next_run_time"] = moment
         return values
 
-    def _first_run(self, task_id: str | None, trigger: BaseTrigger | None) -> datetime | None:
+    def _first_run(self, task: Task, trigger: BaseTrigger | None) -> datetime | None:
         """The first run time from now on. Raises TaskOptionError if a trigger has none."""
         if trigger is None or trigger.alias == "shutdown":
             return None
-        now = self._engine.clock.now()
-        moment = run_time_after(task_id, trigger, None, now, self._engine.timezone)
+        now = self._engine.now_in(task.store_alias)
+        moment = run_time_after(task.id, trigger, None, now, self._engine.timezone)
         if moment is None:
             raise TaskOptionError(
-                f"The trigger {trigger} of the task {task_id!r} has no run time after {now}, so "
+                f"The trigger {trigger} of the task {task.id!r} has no run time after {now}, so "
                 "the task would never run; change the trigger."
             )
         return moment

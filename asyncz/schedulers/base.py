@@ -24,23 +24,19 @@ from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.config import read_options
 from asyncz.schedulers.engine import DEFAULT, Engine
 from asyncz.schedulers.host import SchedulerHost
-from asyncz.schedulers.inspection import SchedulerInfo, SchedulerInstanceInfo
 from asyncz.schedulers.lifecycle import Lifecycle
 from asyncz.schedulers.operations import Operations
 from asyncz.schedulers.plugins import load_class
 from asyncz.schedulers.quarantine import Repairs
+from asyncz.schedulers.scheduler_inspection import SchedulerInspection
 from asyncz.schedulers.tasks import TaskOperations
 from asyncz.stores.base import BaseStore
 from asyncz.stores.memory import MemoryStore
-from asyncz.timezones import zone_name
 
 __all__ = ["BaseScheduler"]
 
-STALE_AFTER = 90.0
-"""Seconds: three times the longest sleep of the engine."""
 
-
-class BaseScheduler(TaskOperations, Repairs, SchedulerHost, ABC):
+class BaseScheduler(TaskOperations, SchedulerInspection, Repairs, SchedulerHost, ABC):
     """What both schedulers share.
 
     Args:
@@ -276,59 +272,6 @@ class BaseScheduler(TaskOperations, Repairs, SchedulerHost, ABC):
     def remove_listener(self, callback: Callable[[SchedulerEvent], Any]) -> bool:
         """Remove a listener. Returns whether there was one."""
         return self._engine.events.remove(callback)
-
-    # Inspection.
-
-    @on_engine
-    async def aget_scheduler_info(self) -> SchedulerInfo:
-        """A snapshot of the scheduler with the numbers of its tasks."""
-        engine = self._engine
-        counts, degraded = await self._operations.counts_of_healthy()
-        started = engine.started_at
-        uptime = (engine.clock.now() - started).total_seconds() if started is not None else None
-        return SchedulerInfo(
-            identity=engine.identity,
-            state=engine.state,
-            state_label=engine.state.label,
-            running=self.running,
-            standby=self.running and not engine.is_active(),
-            started_at=started,
-            uptime_seconds=max(0.0, uptime) if uptime is not None else None,
-            timezone=zone_name(engine.timezone),
-            executor_aliases=tuple(sorted(engine.executors)),
-            store_aliases=tuple(sorted(engine.stores)),
-            task_count=sum(counts),
-            scheduled_task_count=counts.scheduled,
-            paused_task_count=counts.paused,
-            pending_task_count=counts.pending,
-            quarantined_task_count=counts.quarantined,
-            submitted_task_count=sum(counts),
-            running_task_count=sum(engine.instances.values()),
-            degraded=degraded,
-            store_retry_interval=engine.settings.store_retry_interval,
-            startup_delay=engine.settings.startup_delay,
-        )
-
-    get_scheduler_info = blocking(aget_scheduler_info)
-
-    @on_engine
-    async def aget_scheduler_instance_infos(self) -> tuple[SchedulerInstanceInfo, ...]:
-        """The schedulers that are known: today only this one."""
-        info = await type(self).aget_scheduler_info.__wrapped__(self)  # type: ignore[attr-defined]
-        shared = set(SchedulerInstanceInfo.model_fields) & set(SchedulerInfo.model_fields)
-        return (
-            SchedulerInstanceInfo(
-                scope="process-local",
-                active=info.running and not info.standby,
-                stale=not info.running,
-                last_seen_at=self._engine.clock.now(),
-                heartbeat_age_seconds=0.0,
-                stale_after_seconds=STALE_AFTER,
-                **{name: getattr(info, name) for name in shared},
-            ),
-        )
-
-    get_scheduler_instance_infos = blocking(aget_scheduler_instance_infos)
 
     # Locks.
 

@@ -86,6 +86,9 @@ class SchedulerOptions(BaseModel):
             it fails at once.
         shutdown_timeout: Seconds a shutdown may take, whatever the tasks do.
         max_catchup: How many run times of a backlog are run at most.
+        lease: Seconds after which a scheduler that was not heard of is taken for dead, and its
+            runs are taken over by others that share its store.
+        poll_interval: Seconds between looks at a store that others may change, at most.
         lock_path: Of the schedulers with the same path, on one machine, only one is active.
         startup_delay: Seconds that tasks declared before the start wait, with a `lock_path`.
         isolated_event_loop: Run in a thread with an event loop of its own.
@@ -108,6 +111,8 @@ class SchedulerOptions(BaseModel):
     startup_timeout: Seconds = 0.0
     shutdown_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     max_catchup: Annotated[int, Field(ge=1, le=10_000)] = 100
+    lease: Annotated[float, Field(ge=0.5, le=86_400)] = 30.0
+    poll_interval: Annotated[float, Field(ge=0.01, le=3_600)] = 1.0
     lock_path: str | os.PathLike[str] | None = None
     startup_delay: Seconds = 1.0
     isolated_event_loop: bool = False

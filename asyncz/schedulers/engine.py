@@ -29,6 +29,7 @@ from asyncz.file_lock import FileLock
 from asyncz.schedulers.bridge import Bridge
 from asyncz.schedulers.config import SchedulerOptions
 from asyncz.schedulers.lane import StoreLane
+from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.plugins import PluginRegistry
 from asyncz.stores.base import BaseStore
 from asyncz.tasks.base import Task
@@ -165,6 +166,11 @@ class Engine:
         """The lane of that store, or all of them."""
         return [self.lane(name) for name in ([alias] if alias is not None else list(self.lanes))]
 
+    def now_in(self, alias: str | None) -> datetime:
+        """The time that counts in a store."""
+        lane = self.lanes.get(alias or DEFAULT)
+        return self.clock.now() if lane is None else lane.now()
+
     # Stores and executors, added and removed at any time.
 
     async def add_store(self, alias: str, store: BaseStore) -> None:
@@ -185,7 +191,13 @@ class Engine:
         limit = self.settings.store_timeout if timeout is None else timeout
         async with nullcontext() if store.in_process else asyncio.timeout(limit):
             await store.start(self.facade, alias)
-        self.lanes[alias] = StoreLane(self, alias, store)
+            lane = StoreLane(self, alias, store)
+            try:
+                await lane.ledger.join()
+            except BaseException:
+                await store.shutdown()
+                raise
+        self.lanes[alias] = lane
 
     async def remove_store(self, alias: str, shutdown: bool) -> None:
         """Take a store out; its tasks stay in it."""
@@ -193,6 +205,7 @@ class Engine:
         if alias in self.lanes:
             lane = self.lane(alias)
             await lane.stop(self.settings.store_timeout)
+            await lane.leave()
             del self.lanes[alias]
         del self.stores[alias]
         if shutdown:
@@ -250,6 +263,11 @@ class Engine:
         """Do not compare the clock with what it was before the last stop."""
         self._clock_offset = None
 
+    @property
+    def is_standby(self) -> bool:
+        """Whether another scheduler on this machine is the active one, as far as is known."""
+        return self._machine_lock is not None and not self._holds_machine
+
     def is_active(self) -> bool:
         """Whether this scheduler is the one on this machine that runs tasks (`lock_path`)."""
         lock = self._machine_lock
@@ -275,6 +293,13 @@ class Engine:
         if self._machine_lock is not None and self._holds_machine:
             self._holds_machine = False
             self._machine_lock.release()
+
+    def ledgers_of(self, alias: str | None) -> list[Ledger]:
+        """The account of that store's runs; None: those of all, for who does not know better."""
+        if alias is None:
+            return [lane.ledger for lane in self.lanes.values()]
+        lane = self.lanes.get(alias)
+        return [] if lane is None else [lane.ledger]
 
     # Events, and coroutines that nobody awaits.
 

@@ -9,8 +9,8 @@ from logging import Logger
 
 from asyncz.clock import Clock
 from asyncz.events.base import SchedulerEvent
-from asyncz.executors.base import BaseExecutor
-from asyncz.schedulers.engine import Engine
+from asyncz.executors.base import BaseExecutor, Outcome
+from asyncz.schedulers.engine import DEFAULT, Engine
 from asyncz.schedulers.quarantine import report_soon
 from asyncz.stores.base import BaseStore, QuarantineNews
 from asyncz.triggers.base import BaseTrigger
@@ -93,6 +93,22 @@ class SchedulerHost:
         """The trigger classes by alias, plugins included."""
         return self._engine.plugins.trigger_types
 
+    def run_succeeded(self, store: str | None, task_id: str, run_time: datetime) -> None:
+        """Take note that the run of one instant ended well."""
+        lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
+        if lane is not None:
+            lane.ledger.run_succeeded(task_id, run_time)
+
+    def run_ended(self, store: str | None, task_id: str, outcomes: Sequence[Outcome]) -> None:
+        """Take note of how a run ended."""
+        for ledger in self._engine.ledgers_of(store):
+            ledger.run_ended(task_id, outcomes)
+
+    def unknown_run_ended(self, store: str | None, task_id: str, code: int) -> None:
+        """Take note that a run of that task ended."""
+        for ledger in self._engine.ledgers_of(store):
+            ledger.unknown_run_ended(task_id, code)
+
     def dispatch_event(self, event: SchedulerEvent) -> None:
         """Give an event to the listeners that want it."""
         self._engine.dispatch(event)
@@ -100,6 +116,14 @@ class SchedulerHost:
     def quarantine_changed(self, store: str, news: Sequence[QuarantineNews]) -> None:
         """Log and report which records of a store cannot be read, or can be again."""
         report_soon(self._engine, store, news)
+
+    def seconds_behind(self, store: str | None) -> float:
+        """By how many seconds the machine's clock is behind that of a store that is shared."""
+        engine = self._engine
+        lane = engine.lanes.get(store or DEFAULT)
+        if lane is None or not lane.ledger.is_shared:
+            return 0.0
+        return (lane.now() - engine.clock.now()).total_seconds()
 
     def wants_event(self, code: int) -> bool:
         """Whether any listener wants events of this code; if not, they need not be built."""

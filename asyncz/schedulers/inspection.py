@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from asyncz.enums import SchedulerState, TaskScheduleState
 from asyncz.tasks.inspection import TaskInfo
@@ -46,12 +48,24 @@ class SchedulerInfo(BaseModel):
 
 
 class SchedulerInstanceInfo(BaseModel):
-    """One scheduler of those that are known; today only this process's own."""
+    """One of the schedulers that share stores.
+
+    Args:
+        scope: `this`: the scheduler that was asked. `store`: another one, as its store knows it.
+        host, process_id: Where it runs.
+        active: Whether it runs tasks.
+        stale: Whether it was not heard of for longer than its lease.
+        last_seen_at: Its last sign of life, by the store's clock.
+        state_label: Of others: `alive`, `stale` or `dead`.
+        running_task_count: How many runs went on when it was last seen.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     identity: str
     scope: str
+    host: str = Field(default_factory=socket.gethostname)
+    process_id: int = Field(default_factory=os.getpid)
     state: SchedulerState
     state_label: str
     active: bool
@@ -61,14 +75,20 @@ class SchedulerInstanceInfo(BaseModel):
     uptime_seconds: float | None = None
     heartbeat_age_seconds: float
     stale_after_seconds: float
-    timezone: str
-    executor_aliases: tuple[str, ...]
+    timezone: str = ""
+    executor_aliases: tuple[str, ...] = ()
     store_aliases: tuple[str, ...]
-    task_count: int
-    scheduled_task_count: int
-    paused_task_count: int
-    pending_task_count: int
-    submitted_task_count: int
+    task_count: int = 0
+    scheduled_task_count: int = 0
+    paused_task_count: int = 0
+    pending_task_count: int = 0
+    submitted_task_count: int = 0
+    running_task_count: int = 0
+
+    @property
+    def node_key(self) -> tuple[str, str, int]:
+        """What tells it from others."""
+        return (self.identity, self.host, self.process_id)
 
 
 class TaskPage(BaseModel):

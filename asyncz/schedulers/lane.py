@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 from asyncz.clock import Timer
 from asyncz.enums import SchedulerState
-from asyncz.events.base import SchedulerEvent, TaskEvent
+from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import (
     STORE_DEGRADED,
     STORE_RECOVERED,
-    TASK_REMOVED,
 )
 from asyncz.exceptions import StoreError, StoreTimeoutError
-from asyncz.executors.base import BaseExecutor
+from asyncz.schedulers.announcing import Announcer
+from asyncz.schedulers.caretaker import Caretaker
+from asyncz.schedulers.handover import HandOver
 from asyncz.schedulers.holds import HoldBook
-from asyncz.schedulers.planning import Plan, plan_task
-from asyncz.schedulers.quarantine import report_quarantined, report_recovered
-from asyncz.schedulers.submission import report_missed, submit
-from asyncz.stores.base import BaseStore, TaskAdvance
+from asyncz.schedulers.ledger import Ledger
+from asyncz.schedulers.local_runs import LocalRuns
+from asyncz.schedulers.membership import Membership
+from asyncz.stores.base import BaseStore
+from asyncz.stores.cluster import ClusterStore, Look
 from asyncz.stores.quarantine import reason
-from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
@@ -33,13 +34,6 @@ __all__ = ["StoreLane"]
 
 R = TypeVar("R")
 
-PAGE = 64
-"""Tasks that are taken at a time from a store in this process. What they start lives at once, and
-few enough objects do not set off the garbage collector, whose pauses are longer than ours."""
-IO_PAGE = 256
-"""The same for other stores, where each page costs a round trip or two."""
-SLICE = 0.005
-"""Seconds of work before the event loop gets its turn."""
 STANDBY_RETRY = 1.0
 SILENCE = 5.0
 """Seconds without an answer after which people are told, though there may still be one."""
@@ -47,12 +41,8 @@ CUT_OFF = 0.5
 """Seconds that a call that is cut off may take to end."""
 
 
-Step = tuple[Task, Plan, BaseExecutor]
-"""A due task with its plan and the executor that will run it."""
-
-
 class StoreLane:
-    """Takes the due tasks of one store through plan, record and hand-over.
+    """Looks at one store whenever there may be something to do in it.
 
     Each store has a lane of its own, so that one that hangs holds up nobody else. There is no
     background task while nothing is due: a timer starts a turn, and each turn arms it again.
@@ -72,7 +62,17 @@ class StoreLane:
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
-        self._unanswered: list[Step] = []
+        self._hand_over = HandOver(engine, self)
+        self.ledger: Ledger
+        self._caretaker: Caretaker | None = None
+        self._announcer: Announcer | None = None
+        if isinstance(store, ClusterStore):
+            member = Membership(engine, alias, store, self.call, self.wakeup)
+            self.ledger = member
+            self._announcer = Announcer(alias, store, member, self.call)
+            self._caretaker = Caretaker(engine, alias, store, member, self.call)
+        else:
+            self.ledger = LocalRuns(engine, alias, store, self.call)
 
     def wakeup(self) -> None:
         """Look at the store now, or once more if it is being looked at."""
@@ -90,15 +90,22 @@ class StoreLane:
             )
 
     def wake_for(self, moment: datetime | None) -> None:
-        """A task is due at `moment` now: make sure that the lane is awake by then."""
+        """A task is due at `moment` now: make sure that the lane is awake by then.
+
+        Those of other schedulers are told if they may not look before it is due.
+        """
         if moment is None:
             return
+        if self._announcer is not None and self._announcer.can_announce:
+            left = moment.timestamp() - self.now().timestamp()
+            if left < self._engine.settings.poll_interval:
+                self._announcer.announce_soon()
         if self._turn is not None:
             # Not a pass more for each of many tasks that are added one after the other.
             self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
             return
-        clock = self._engine.clock
-        if moment.timestamp() - clock.now().timestamp() < self._wake_at - clock.monotonic():
+        left = moment.timestamp() - self.now().timestamp()
+        if left < self._wake_at - self._engine.clock.monotonic():
             self.wakeup()
 
     def start_timer(self, delay: float | None) -> None:
@@ -125,6 +132,8 @@ class StoreLane:
         """Stop for good. A page that is being handed over is finished, not torn apart."""
         self._stopped = True
         self.stop_timer()
+        if self._announcer is not None:
+            self._announcer.stop()
         turn = self._turn
         if turn is None or turn.get_loop() is not asyncio.get_running_loop():
             return
@@ -134,6 +143,12 @@ class StoreLane:
                 turn.cancel()
                 await asyncio.wait([turn], timeout=CUT_OFF)
         turn.cancel()
+
+    async def leave(self) -> None:
+        """Give back what is not finished, and say so, that others may go on with it."""
+        await self.ledger.leave()
+        if self._announcer is not None:
+            await self._announcer.announce()
 
     async def _take_turn(self) -> None:
         delay: float | None = self._engine.settings.store_retry_interval
@@ -154,7 +169,11 @@ class StoreLane:
         moment, self._due_meanwhile = self._due_meanwhile, float("inf")
         if delay is None or moment == float("inf"):
             return delay
-        return min(delay, max(0.0, moment - self._engine.clock.now().timestamp()))
+        return min(delay, max(0.0, moment - self.now().timestamp()))
+
+    def now(self) -> datetime:
+        """The time that counts for what is due in the store."""
+        return self.ledger.now()
 
     async def process(self) -> float | None:
         """One pass. Returns the seconds until the next one is needed; None: not by time."""
@@ -165,12 +184,35 @@ class StoreLane:
         if not engine.is_active():
             return STANDBY_RETRY
         try:
-            await self._drain(engine.clock.now())
-            delay = await self._sleep_time()
+            delay = await self._pass()
         except Exception as exc:
             return self._degrade(exc)
         self._recover()
         return delay
+
+    async def _pass(self) -> float:
+        looked = await self.ledger.look()
+        if looked is None or self._caretaker is None:
+            await self._hand_over.drain(self._engine.clock.now())
+            return await self._sleep_time()
+        if not self.ledger.is_trusted:
+            return self._engine.settings.poll_interval  # nothing is claimed without a lease
+        await self._caretaker.maintain(looked)
+        if _is_due(looked) or self._hand_over.waits_for_an_answer:
+            await self._hand_over.drain(looked.now)
+        elif not self.holds:
+            return self._until_next_look(looked)
+        return min(await self._sleep_time(), self._engine.settings.poll_interval)
+
+    def _until_next_look(self, looked: Look) -> float:
+        delay = min(self._engine.clock.longest_wait, self._engine.settings.poll_interval)
+        if looked.next_run_time is None:
+            return delay
+        return min(delay, (looked.next_run_time - looked.now).total_seconds())
+
+    def look_again(self) -> None:
+        """Make another pass right after this one."""
+        self._again = True
 
     async def call(self, operation: Awaitable[R]) -> R:
         """Await an operation of the store, not longer than the store timeout."""
@@ -204,7 +246,7 @@ class StoreLane:
         finally:
             guard.release()
 
-    async def _ask(self, operation: Awaitable[R]) -> R:
+    async def ask(self, operation: Awaitable[R]) -> R:
         """`call` for a pass: a store that says nothing is called degraded before it is given up."""
         if self._guard is None:
             return await operation
@@ -217,113 +259,20 @@ class StoreLane:
     def _tell_of_silence(self) -> None:
         self._say_degraded(f"It has not answered for {SILENCE:g} s.", None)
 
-    async def _drain(self, now: datetime) -> None:
-        """Hand over everything that is due at `now`, page by page.
-
-        The event loop gets its turn after each page, and sooner when planning one takes long.
-        """
-        engine = self._engine
-        passed_over = self.holds.held_at(engine.clock.monotonic()) if self.holds else set()
-        page = PAGE if self.store.in_process else IO_PAGE
-        while engine.is_claiming:
-            async with self.exclusive():
-                if self._unanswered:
-                    await self._hand_over(self._unanswered, passed_over)
-                due = await self._ask(self.store.get_due_tasks(now, page, passed_over))
-                steps, planned = self._plan_page(due, now, passed_over)
-                await self._hand_over(steps, passed_over)
-            if planned < page and planned == len(due):
-                return
-            await asyncio.sleep(0)
-
-    def _plan_page(
-        self, due: list[Task], now: datetime, passed_over: set[str]
-    ) -> tuple[list[Step], int]:
-        """The steps for the tasks of a page, and how many of them were looked at."""
-        engine = self._engine
-        executors, timezone = engine.executors, engine.timezone
-        max_catchup, time = engine.settings.max_catchup, engine.loop.time
-        deadline = time() + SLICE
-        steps: list[Step] = []
-        for planned, task in enumerate(due, 1):
-            try:
-                executor = executors.get(task.executor) or engine.executor(str(task.executor))  # type: ignore[arg-type]  # None is none of them
-                steps.append((task, plan_task(task, now, timezone, max_catchup), executor))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as exc:
-                # A trigger's SystemExit would end the app, its CancelledError the pass.
-                self._hold(str(task.id), exc)
-                passed_over.add(str(task.id))
-            if time() > deadline:
-                return steps, planned
-        return steps, len(due)
-
-    async def _hand_over(self, steps: list[Step], passed_over: set[str]) -> None:
-        if not steps:
-            return
-        advances = [
-            TaskAdvance(task, task.next_run_time, plan.next_run_time)  # type: ignore[arg-type]
-            for task, plan, _ in steps
-        ]
-        # If no answer comes they are asked for again: a store that was able to write, but not to
-        # say so, would otherwise have forgotten runs that nobody has started.
-        self._unanswered = steps
-        made = await self._ask(self.store.advance_tasks(advances))
-        self._unanswered = []
-        for step, won in zip(steps, made, strict=True):
-            if won:
-                self._submit(*step)
-            else:
-                # Changed by somebody else between reading and writing: the next pass sees how.
-                passed_over.add(str(step[0].id))
-                self._again = True
-
-    def _submit(self, task: Task, plan: Plan, executor: BaseExecutor) -> None:
-        engine = self._engine
-        run_times, coalesced, missed, next_run_time = plan
-        if self.holds and self.holds.release(str(task.id)):
-            report_recovered(engine, self.alias, str(task.id))
-        if missed is not None:
-            report_missed(engine, task, missed)
-        if run_times:
-            submit(engine, executor, task, run_times, coalesced)
-        if next_run_time is None and engine.events.mask & TASK_REMOVED:
-            engine.dispatch(
-                TaskEvent(
-                    code=TASK_REMOVED,
-                    task_id=str(task.id),
-                    store=self.alias,
-                    scheduler_identity=engine.identity,
-                )
-            )
-
-    def _hold(self, task_id: str, error: BaseException) -> None:
-        engine = self._engine
-        text = f"{type(error).__name__}: {reason(error)}"
-        if self.holds.hold(task_id, text, engine.clock.monotonic()):
-            engine.logger.error(
-                "The task %r of the store %r cannot be run; it is kept and tried again: %s",
-                task_id,
-                self.alias,
-                text,
-                exc_info=error,
-            )
-            report_quarantined(engine, self.alias, task_id, text)
-
     async def _sleep_time(self) -> float:
         clock = self._engine.clock
         delay = clock.longest_wait
         after = None
-        if self.holds:
+        contested = self._hand_over.contested
+        if self.holds or contested:
             # Those that are held back are due all the time; what counts is when they are tried.
-            after = clock.now()
-            retry = self.holds.next_try()
-            if retry is not None:
-                delay = min(delay, max(0.0, retry - clock.monotonic()))
-        moment = await self._ask(self.store.get_next_run_time(after))
+            after = self.now()
+            for retry in (self.holds.next_try(), contested.next_try()):
+                if retry is not None:
+                    delay = min(delay, max(0.0, retry - clock.monotonic()))
+        moment = await self.ask(self.store.get_next_run_time(after))
         if moment is not None:
-            delay = min(delay, max(0.0, (moment - clock.now()).total_seconds()))
+            delay = min(delay, max(0.0, (moment - self.now()).total_seconds()))
         return delay
 
     def _degrade(self, error: Exception) -> float:
@@ -350,3 +299,7 @@ class StoreLane:
             self._failures = 0
             self._engine.logger.info("The store %r answers again.", self.alias)
             self._engine.dispatch(SchedulerEvent(code=STORE_RECOVERED, alias=self.alias))
+
+
+def _is_due(looked: Look) -> bool:
+    return looked.next_run_time is not None and looked.next_run_time <= looked.now

@@ -236,6 +236,8 @@ class Lifecycle:
             # A store in this process never waits; a timeout would make it, where nothing may.
             at_most = self._left(deadline, engine.settings.store_timeout) + 0.1
             limit = None if lane.store.in_process else at_most
+            # A store that does not answer must not use up the time for closing it.
+            await self._step(lane.leave(), None if limit is None else limit / 2)
             await self._step(lane.store.shutdown(), limit)
         engine.lanes.clear()
 

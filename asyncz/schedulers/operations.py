@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from asyncz.enums import SchedulerState
+from asyncz.enums import RunKind, SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import ALL_TASKS_REMOVED, TASK_MODIFIED, TASK_REMOVED
 from asyncz.exceptions import (
+    MaximumInstancesError,
     SchedulerNotRunningError,
+    StoreError,
     TaskLookupError,
     TaskOptionError,
 )
+from asyncz.executors.base import BaseExecutor
+from asyncz.schedulers.accounts import as_unrun
 from asyncz.schedulers.adding import Adding
 from asyncz.schedulers.engine import Declaration
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.planning import plan_task, run_time_after
 from asyncz.schedulers.queries import TaskRef
-from asyncz.schedulers.submission import send
+from asyncz.schedulers.starting import Start
+from asyncz.schedulers.submission import report_refused
 from asyncz.stores.base import is_same_instant
+from asyncz.stores.cluster import Fired, Firing, Unrun
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
 
 __all__ = ["Operations"]
+
+TRIES = 5
 
 
 class Operations(Adding):
@@ -39,12 +47,12 @@ class Operations(Adding):
         lane, _ = await self._find(task_id, alias)
         async with lane.exclusive():
             _, task = await self._find(task_id, lane.alias)
-            before = dict(task.__dict__)
+            before, given = task.field_values(), task.model_fields_set
             try:
                 self._apply(task, updates)
                 await lane.call(lane.store.update_task(task))
             except BaseException:
-                task.__dict__.update(before)
+                task.adopt(before, given)
                 raise
         lane.holds.release(task_id)
         self._tell(TASK_MODIFIED, task_id, lane)
@@ -62,7 +70,7 @@ class Operations(Adding):
         task.update_task(**updates)
         engine.executor(str(task.executor)).check_task(task)
         if "trigger" in updates and "next_run_time" not in updates:
-            task.next_run_time = self._first_run(task.id, task.trigger)
+            task.next_run_time = self._first_run(task, task.trigger)
 
     def _update_pending(self, declaration: Declaration, updates: Mapping[str, Any]) -> Task:
         task, replace_existing, given = declaration
@@ -78,7 +86,7 @@ class Operations(Adding):
             return task
         engine = self._engine
         trigger: BaseTrigger = task.trigger or DateTrigger()
-        moment = run_time_after(task.id, trigger, None, engine.clock.now(), engine.timezone)
+        moment = run_time_after(task.id, trigger, None, engine.now_in(store), engine.timezone)
         if moment is None and trigger.alias != "shutdown":
             await self.delete(str(task.id), store)
             return None
@@ -145,18 +153,54 @@ class Operations(Adding):
         task_id, alias = self._key(ref, alias)
         lane, _ = await self._find(task_id, alias)
         async with lane.exclusive():
-            _, task = await self._find(task_id, lane.alias)
-            now = engine.clock.now()
-            due = task.next_run_time is not None and task.next_run_time <= now
-            if not due and not force:
-                return task
-            run_times, coalesced, following = [now], 0, self._after_manual_run(task, now)
-            if due:
-                plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
-                run_times, coalesced = plan.run_times or [now], plan.coalesced
-                following = plan.next_run_time
-            send(engine, engine.executor(str(task.executor)), task, run_times, coalesced)
-            return await self._after_run(lane, task, following, remove_finished)
+            for attempt in range(TRIES):
+                _, task = await self._find(task_id, lane.alias)
+                # Two runs by hand may be asked for within a microsecond; an instant has one.
+                now = lane.now() + timedelta(microseconds=attempt)
+                due = task.next_run_time is not None and task.next_run_time <= now
+                if not due and not force:
+                    return task
+                executor = engine.executor(str(task.executor))
+                firing, coalesced = self._by_hand(task, now, due, remove_finished)
+                if await self._claim(lane, firing, coalesced, executor):
+                    start = Start(executor, task, firing.run_times, coalesced, by_hand=True)
+                    await lane.ledger.start([start])
+                    return self._after_run(lane, firing)
+        raise StoreError(
+            f"The task {task_id!r} was changed by others each time that it was to be run; try "
+            "again."
+        )
+
+    def _by_hand(
+        self, task: Task, now: datetime, due: bool, remove_finished: bool
+    ) -> tuple[Firing, int]:
+        """What running a task now does to it, and how many run times are folded into one."""
+        run_times, coalesced, following = [now], 0, self._after_manual_run(task, now)
+        unrun: tuple[Unrun, ...] = ()
+        if due:
+            engine = self._engine
+            plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
+            run_times, coalesced = plan.run_times or [now], plan.coalesced
+            following, unrun = plan.next_run_time, as_unrun(task, plan)
+        before = task.next_run_time
+        forget = before is not None and following is None and remove_finished
+        firing = Firing(task, before, following, forget, RunKind.MANUAL, tuple(run_times), unrun)
+        return firing, coalesced
+
+    async def _claim(
+        self, lane: StoreLane, firing: Firing, coalesced: int, executor: BaseExecutor
+    ) -> bool:
+        """Move a task on, and have its run be ours. False: it was changed meanwhile.
+
+        Raises:
+            MaximumInstancesError: As many runs go on as are allowed; nothing was changed.
+        """
+        task = firing.task
+        fired = await lane.ledger.fire_by_hand(firing, executor)
+        if fired is Fired.SKIPPED:
+            report_refused(self._engine, task, firing.run_times, coalesced)
+            raise MaximumInstancesError(str(task.id), task.max_instances)
+        return fired is Fired.WON
 
     def _after_manual_run(self, task: Task, now: datetime) -> datetime | None:
         trigger = task.trigger
@@ -167,16 +211,12 @@ class Operations(Adding):
         following = run_time_after(task.id, trigger, now, now, self._engine.timezone)
         return None if following is None else task.next_run_time
 
-    async def _after_run(
-        self, lane: StoreLane, task: Task, following: datetime | None, remove_finished: bool
-    ) -> Task | None:
-        if is_same_instant(following, task.next_run_time):
-            return task
-        if following is None and remove_finished:
-            await lane.call(lane.store.delete_task(str(task.id)))
+    def _after_run(self, lane: StoreLane, firing: Firing) -> Task | None:
+        task, following = firing.task, firing.next_run_time
+        if firing.forget:
             self._tell(TASK_REMOVED, task.id, lane)
             return None
-        task.next_run_time = following
-        await lane.call(lane.store.update_task(task))
-        lane.wake_for(following)
+        if not is_same_instant(firing.expected, following):
+            task.next_run_time = following
+            lane.wake_for(following)
         return task

@@ -38,12 +38,14 @@ class Plan(NamedTuple):
         coalesced: How many earlier ones are folded into the one run time.
         missed: Those later than the task's grace allows, or more than are caught up with.
         next_run_time: The first run time after the instant, or None if there is none.
+        last_coalesced: The last of those that are folded; the first is the task's own.
     """
 
     run_times: list[datetime]
     coalesced: int
     missed: Missed | None
     next_run_time: datetime | None
+    last_coalesced: datetime | None = None
 
 
 def run_time_after(
@@ -133,10 +135,10 @@ def _plan_backlog(
     left = max(counted, len(latest) + (latest[0] != first)) - len(run_times)
     if not left:
         return Plan(run_times, 0, None, following)
-    if run_times and task.coalesce:
-        return Plan(run_times, left, None, following)
     end = in_utc(run_times[0]) - ONE_MICROSECOND if run_times else latest[-1]
     last = trigger.last_before(end, after=first, timezone=timezone)
+    if run_times and task.coalesce:
+        return Plan(run_times, left, None, following, last or first)
     return Plan(run_times, 0, Missed(left, first, last or first), following)
 
 

@@ -61,6 +61,7 @@ class PluginRegistry:
     def __init__(self) -> None:
         self._classes: dict[str, dict[str, type]] = {kind: {} for kind in BUILT_IN}
         self._entry_points: dict[str, dict[str, Any]] = {}
+        self._trigger_types = _TriggerTypes(self)
 
     def register(self, kind: str, alias: str, plugin: Any) -> None:
         """Add a class, or a `package.module:Class` reference to one, under an alias."""
@@ -114,7 +115,11 @@ class PluginRegistry:
     @property
     def trigger_types(self) -> Mapping[str, type[BaseTrigger]]:
         """The trigger classes that a stored record may name."""
-        return _TriggerTypes(self, set(BUILT_IN["trigger"]) | set(self._classes["trigger"]))
+        return self._trigger_types
+
+    def names(self, kind: str) -> set[str]:
+        """The aliases that are known without looking for entry points."""
+        return {*BUILT_IN[kind], *self._classes[kind]}
 
     def _installed(self, kind: str) -> dict[str, Any]:
         if kind not in self._entry_points:
@@ -136,9 +141,8 @@ class PluginRegistry:
 class _TriggerTypes(Mapping[str, type[BaseTrigger]]):
     """Looks classes up when they are asked for, entry points included."""
 
-    def __init__(self, registry: PluginRegistry, known: set[str]) -> None:
+    def __init__(self, registry: PluginRegistry) -> None:
         self._registry = registry
-        self._known = known
 
     def __getitem__(self, alias: str) -> type[BaseTrigger]:
         try:
@@ -147,7 +151,7 @@ class _TriggerTypes(Mapping[str, type[BaseTrigger]]):
             raise KeyError(alias) from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
+        return iter(self._registry.names("trigger"))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._registry.names("trigger"))

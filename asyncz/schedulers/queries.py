@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from asyncz.enums import TaskScheduleState
 from asyncz.exceptions import AsynczException, TaskLookupError, TaskOptionError
+from asyncz.runs.base import Run, RunQuery
 from asyncz.schedulers.engine import Declaration, Engine
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.planning import run_time_after
+from asyncz.stores.cluster import ClusterStore, NodeRecord
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo
@@ -17,6 +21,9 @@ from asyncz.tasks.query import FoundTasks, TaskCounts, TaskQuery
 __all__ = ["Queries", "TaskRef"]
 
 TaskRef = Task | str
+
+PAGE = 200
+"""Snapshots that are shown with their last runs, each of which may cost the store a look."""
 
 
 class Queries:
@@ -86,11 +93,35 @@ class Queries:
             extra = [info for info in infos if query.matches(info)]
             parts += found.infos + extra
             total += found.total + len(extra)
-        return FoundTasks(query.page(parts), total)
+        return FoundTasks(await self.with_runs(query.page(parts)), total)
 
     async def infos(self, alias: str | None) -> list[TaskInfo]:
         """All snapshots, by next run time."""
         return (await self.find(alias, TaskQuery())).infos
+
+    async def with_runs(self, infos: list[TaskInfo]) -> list[TaskInfo]:
+        """The same snapshots, with what is known of their runs."""
+        engine = self._engine
+        by_store: dict[str, list[str]] = {}
+        for info in infos:
+            if info.id is not None and info.store_alias in engine.lanes:
+                by_store.setdefault(info.store_alias, []).append(info.id)
+        known: dict[tuple[str | None, str | None], dict[str, Any]] = {}
+        for alias, task_ids in by_store.items():
+            lane = engine.lane(alias)
+            active = await lane.ledger.count_active(task_ids)
+            last = await lane.ledger.get_last_runs(task_ids if len(infos) <= PAGE else [])
+            for task_id in task_ids:
+                if active.get(task_id) or task_id in last:
+                    known[alias, task_id] = {
+                        "active_runs": active.get(task_id, 0),
+                        "last_run": last.get(task_id),
+                    }
+        if not known:
+            return infos
+        return [
+            info.model_copy(update=known.get((info.store_alias, info.id), {})) for info in infos
+        ]
 
     def info(self, task: Task) -> TaskInfo:
         """A task's snapshot, with why it is held back if it is."""
@@ -119,6 +150,25 @@ class Queries:
             else:
                 counts += TaskCounts(scheduled=-held, quarantined=held)
         return counts, degraded
+
+    async def runs(self, alias: str | None, query: RunQuery) -> list[Run]:
+        """Runs of a store, or of all that keep them."""
+        engine = self._engine
+        found: list[Run] = []
+        for lane in engine.lanes_of(alias) if engine.stores_open else []:
+            found += await lane.ledger.get_runs(query)
+        return query.select(found)
+
+    async def nodes(self) -> list[tuple[str, NodeRecord]]:
+        """The schedulers of each store, as far as it answers, with its alias."""
+        engine = self._engine
+        found: list[tuple[str, NodeRecord]] = []
+        for lane in engine.lanes_of(None) if engine.stores_open else []:
+            if isinstance(lane.store, ClusterStore):
+                with suppress(AsynczException, OSError):
+                    records = await lane.call(lane.store.get_nodes())
+                    found += [(lane.alias, record) for record in records]
+        return found
 
     def aliases(self) -> list[str]:
         """The aliases of the stores, those that only pending tasks name included."""

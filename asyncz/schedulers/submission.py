@@ -6,17 +6,34 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from asyncz.enums import RunState
 from asyncz.events.base import TaskExecutionEvent, TaskSubmissionEvent
-from asyncz.events.constants import TASK_ERROR, TASK_MAX_INSTANCES, TASK_MISSED, TASK_SUBMITTED
+from asyncz.events.constants import (
+    TASK_ERROR,
+    TASK_LOST,
+    TASK_MAX_INSTANCES,
+    TASK_MISSED,
+    TASK_SUBMITTED,
+    TASK_TAKEN_OVER,
+)
 from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import BaseExecutor, format_traceback
 from asyncz.schedulers.planning import Missed
+from asyncz.stores.cluster import OpenRun, RunRef
 from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
-__all__ = ["report_missed", "send", "submit"]
+__all__ = [
+    "report_missed",
+    "report_refused",
+    "report_skipped",
+    "report_taken_over",
+    "report_unfinished",
+    "send",
+    "submit",
+]
 
 SCHEDULED = "scheduled"
 MANUAL = "manual"
@@ -33,16 +50,73 @@ def submit(
     try:
         executor.send_task(task, run_times)
     except MaximumInstancesError as exc:
-        _announce(engine, TASK_MAX_INSTANCES, task, run_times, SCHEDULED, coalesced)
-        engine.logger.warning(
-            "The run of the task %r due %s was skipped: %s", task.id, run_times[-1], exc
-        )
+        report_skipped(engine, task, run_times, coalesced, str(exc))
+        _refused(engine, task, run_times, exc)
     except Exception as exc:
         engine.logger.exception("The task %r could not be handed to its executor.", task.id)
+        _refused(engine, task, run_times, exc)
         _report_failure(engine, task, run_times, exc)
     else:
         if engine.events.mask & TASK_SUBMITTED:
             _announce(engine, TASK_SUBMITTED, task, run_times, SCHEDULED, coalesced)
+
+
+def report_skipped(
+    engine: Engine, task: Task, run_times: Sequence[datetime], coalesced: int, why: str
+) -> None:
+    """Say that as many runs go on as are allowed, so that these are not run."""
+    _announce(engine, TASK_MAX_INSTANCES, task, run_times, SCHEDULED, coalesced)
+    engine.logger.warning(
+        "The run of the task %r due %s was skipped: %s", task.id, run_times[-1], why
+    )
+
+
+def _refused(engine: Engine, task: Task, run_times: Sequence[datetime], error: Exception) -> None:
+    for ledger in engine.ledgers_of(task.store_alias):
+        ledger.run_refused(task, run_times, error)
+
+
+def report_refused(
+    engine: Engine, task: Task, run_times: Sequence[datetime], coalesced: int
+) -> None:
+    """Say that a manual run is one too many."""
+    _announce(engine, TASK_MAX_INSTANCES, task, run_times, MANUAL, coalesced)
+
+
+def report_taken_over(engine: Engine, alias: str, run: OpenRun) -> None:
+    """Say that a run of another worker's is started again here."""
+    ref = run.ref
+    engine.logger.warning(
+        "The run of the task %r due %s was taken over: its worker is gone (attempt %d).",
+        ref.task_id,
+        ref.scheduled_time,
+        run.attempt,
+    )
+    _announce_run(engine, TASK_TAKEN_OVER, alias, ref)
+
+
+def report_unfinished(engine: Engine, alias: str, ref: RunRef, state: RunState) -> None:
+    """Say that a run of a worker that is gone ends as it is: lost, abandoned, cancelled."""
+    engine.logger.error(
+        "The run of the task %r due %s is %s: its worker is gone, and it is not started again.",
+        ref.task_id,
+        ref.scheduled_time,
+        state.value,
+    )
+    _announce_run(engine, TASK_LOST, alias, ref)
+
+
+def _announce_run(engine: Engine, code: int, alias: str, ref: RunRef) -> None:
+    if engine.events.mask & code:
+        engine.dispatch(
+            TaskExecutionEvent(
+                code=code,
+                task_id=ref.task_id,
+                store=alias,
+                scheduler_identity=engine.identity,
+                scheduled_run_time=ref.scheduled_time,
+            )
+        )
 
 
 def send(
@@ -55,8 +129,10 @@ def send(
     """Hand a manual run over and tell the listeners. Raises what the executor raises."""
     try:
         executor.send_task(task, run_times)
-    except MaximumInstancesError:
-        _announce(engine, TASK_MAX_INSTANCES, task, run_times, MANUAL, coalesced)
+    except Exception as exc:
+        _refused(engine, task, run_times, exc)
+        if isinstance(exc, MaximumInstancesError):
+            report_refused(engine, task, run_times, coalesced)
         raise
     _announce(engine, TASK_SUBMITTED, task, run_times, MANUAL, coalesced)
 

@@ -64,7 +64,7 @@ class TaskInspection:
             task, _ = await self._operations.lookup(task_id, store)
         except TaskLookupError:
             return None
-        return self._operations.info(task)
+        return (await self._operations.with_runs([self._operations.info(task)]))[0]
 
     get_task_info = blocking(aget_task_info)
 
@@ -82,7 +82,7 @@ class TaskInspection:
         limit: int | None = None,
         offset: int = 0,
     ) -> list[TaskInfo]:
-        """Snapshots of tasks, filtered and sorted.
+        """Snapshots of tasks, filtered and sorted. Up to 200 of them have their `last_run`.
 
         Args:
             store: A store's alias.

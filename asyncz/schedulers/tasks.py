@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
+from asyncz.enums import Delivery
 from asyncz.exceptions import TaskOptionError
 from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.task_inspection import TaskInspection
@@ -97,6 +98,7 @@ class TaskOperations(TaskInspection):
         coalesce: bool | Undefined = undefined,
         max_instances: int | Undefined = undefined,
         next_run_time: datetime | str | Undefined | None = undefined,
+        delivery: Delivery | str | Undefined = undefined,
         store: str | None = None,
         executor: str | None = None,
         replace_existing: bool = False,
@@ -119,6 +121,8 @@ class TaskOperations(TaskInspection):
             coalesce: Whether several due runs become one. True by default.
             max_instances: How many runs may go on at once. 1 by default.
             next_run_time: When to run first, whatever the trigger says; None: add it paused.
+            delivery: What happens to a run whose worker is killed: `at_least_once`, which is the
+                default: it is started again; `at_most_once`: it is not, if it may have been.
             store, executor: Their aliases.
             replace_existing: Take the place of a task of this id. With an unchanged trigger the
                 next run time stays, so a restart postpones nothing.
@@ -143,7 +147,7 @@ class TaskOperations(TaskInspection):
             options["trigger"] = self.create_trigger(trigger, trigger_args)
         optional = {
             "mistrigger_grace_time": mistrigger_grace_time, "coalesce": coalesce,
-            "max_instances": max_instances, "next_run_time": next_run_time,
+            "max_instances": max_instances, "next_run_time": next_run_time, "delivery": delivery,
         }  # fmt: skip
         options.update((key, value) for key, value in optional.items() if value is not undefined)
         if fn_or_task is None:

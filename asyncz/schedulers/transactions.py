@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from asyncz.events.constants import TASK_ADDED, TASK_MODIFIED
-from asyncz.exceptions import BlockingCallError, ConflictIdError
+from asyncz.exceptions import BlockingCallError, ConflictIdError, TaskLookupError
 from asyncz.stores.base import BaseStore
 from asyncz.tasks.base import Task
 
@@ -17,6 +17,8 @@ __all__ = ["CallersConnection", "callers_connection", "joins_transaction", "put_
 S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
+
+TRIES = 3
 
 Call = Callable[[Awaitable[Any]], Awaitable[Any]]
 
@@ -85,17 +87,22 @@ async def put_task(
     if not replace_existing:
         await call(store.add_task(task))
         return TASK_ADDED
-    stored = await call(store.lookup_task(str(task.id)))
-    if stored is not None:
-        if keeps_time and stored.trigger == task.trigger:
+    for _ in range(TRIES):
+        stored = await call(store.lookup_task(str(task.id)))
+        try:
+            if stored is None:
+                await call(store.add_task(task))
+                return TASK_ADDED
+        except ConflictIdError:
+            # Another worker has added it a moment ago; or there is a record that cannot be read,
+            # which the store sets aside.
+            stored = await call(store.lookup_task(str(task.id)))
+        if stored is not None and keeps_time and stored.trigger == task.trigger:
             # A restart must not postpone what is due, nor resume what was paused.
             task.next_run_time = stored.next_run_time
-        await call(store.update_task(task))
+        try:
+            await call(store.update_task(task))
+        except TaskLookupError:
+            continue  # it had its last run meanwhile, or was deleted
         return TASK_MODIFIED
-    try:
-        await call(store.add_task(task))
-    except ConflictIdError:
-        # There is a record, but it cannot be read; the store sets it aside.
-        await call(store.update_task(task))
-        return TASK_MODIFIED
-    return TASK_ADDED
+    raise ConflictIdError(task.id, store.alias)

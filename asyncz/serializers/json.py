@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from pydantic import ValidationError
 
 from asyncz.exceptions import (
     SerializationError,
@@ -15,48 +12,20 @@ from asyncz.exceptions import (
     TransientTaskError,
     UnreadableRecordError,
 )
-from asyncz.serializers.annotated import decode_arguments, encode_arguments
+from asyncz.serializers.annotated import encode_arguments
 from asyncz.serializers.base import Record, RecordHost
+from asyncz.serializers.building import PLAIN_FIELDS, VERSION, TaskBuilder
 from asyncz.serializers.envelope import KEY_VARIABLE, is_encrypted
+from asyncz.serializers.instants import from_microseconds, to_microseconds
 from asyncz.serializers.references import CallableReferences, ReferenceRefusedError
-from asyncz.serializers.values import is_clean_text
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import callable_name, reference_to
-from asyncz.triggers import BaseTrigger, load_trigger
+from asyncz.triggers import BaseTrigger
 
 __all__ = ["DEFAULT_MAX_PAYLOAD", "JSONSerializer", "from_microseconds", "to_microseconds"]
 
-VERSION = 1
 DEFAULT_MAX_PAYLOAD = 2 * 1024 * 1024
 """Room for 1 MiB of arguments, also when they are bytes, which take a third more as text."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-
-SPECIAL_FIELDS = {
-    "args",
-    "fn",
-    "fn_reference",
-    "kwargs",
-    "next_run_time",
-    "pending",
-    "scheduler",
-    "store_alias",
-    "submitted",
-    "trigger",
-}
-PLAIN_FIELDS = tuple(name for name in Task.model_fields if name not in SPECIAL_FIELDS)
-"""The fields that are JSON values already and stand in the record under their own names."""
-
-
-def to_microseconds(moment: datetime) -> int:
-    """Microseconds since the epoch: times as stores keep and compare them."""
-    return (moment - EPOCH) // MICROSECOND
-
-
-def from_microseconds(count: int) -> datetime:
-    """The reverse of `to_microseconds`, in UTC. OverflowError outside of the years 1 to 9999."""
-    return EPOCH + timedelta(microseconds=count)
 
 
 class JSONSerializer:
@@ -76,6 +45,7 @@ class JSONSerializer:
     ) -> None:
         self.max_payload = max_payload
         self._references = CallableReferences(allowed_callables)
+        self._builder = TaskBuilder(self._references)
 
     def dumps(self, task: Task, notes: Mapping[str, int] | None = None) -> bytes:
         """The task as bytes. Raises as `to_record` and `pack` do."""
@@ -111,7 +81,7 @@ class JSONSerializer:
     def from_record(self, record: Record, host: RecordHost, store_alias: str | None) -> Task:
         """The task of a record. Raises UnreadableRecordError, which says why."""
         try:
-            return self._build(record, host, store_alias)
+            return self._builder.build(record, host, store_alias)
         except ReferenceRefusedError as exc:
             raise UnreadableRecordError(str(exc)) from None
         except TaskOptionError as exc:
@@ -172,34 +142,6 @@ class JSONSerializer:
             raise SerializationError(f"Task {task.id!r}: {exc}") from None
         return reference
 
-    def _build(self, record: Record, host: RecordHost, store_alias: str | None) -> Task:
-        if record.get("v") != VERSION or isinstance(record["v"], bool):
-            raise UnreadableRecordError(
-                f"The record has the version {str(record.get('v'))[:20]}; this asyncz reads "
-                f"version {VERSION}. Run the release that wrote it, or a newer one."
-            )
-        _require_id(record)
-        reference = _require(record, "fn", str)
-        fn = self._references.resolve(reference, host.clock.monotonic())
-        args, kwargs = decode_arguments(
-            fn, _require(record, "args", list), _require(record, "kwargs", dict)
-        )
-        task = Task(
-            fn,
-            **{name: record[name] for name in PLAIN_FIELDS if name in record},
-            args=args,
-            kwargs=kwargs,
-            trigger=_load_trigger(record.get("trigger"), host),
-            next_run_time=_next_run_time(record, host),
-            store_alias=store_alias,
-            scheduler=host,
-            pending=False,
-            submitted=True,
-        )
-        task.fn_reference = reference
-        task.settle_options()
-        return task
-
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
@@ -208,30 +150,6 @@ def _refuse_constant(name: str) -> Any:
 # Made once: `json.dumps` and `json.loads` make new ones at each call with such options.
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _require(record: Record, name: str, kind: type) -> Any:
-    value = record.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise UnreadableRecordError(
-            f"The record's {name!r} is missing or not of the JSON type for {kind.__name__}."
-        )
-    return value
-
-
-def _require_id(record: Record) -> None:
-    if not _require(record, "id", str) or not is_clean_text(record["id"]):
-        raise UnreadableRecordError("The record's 'id' is empty or not valid text.")
-
-
-def _next_run_time(record: Record, host: RecordHost) -> datetime | None:
-    if record.get("next_run_time", "") is None:
-        return None
-    count = _require(record, "next_run_time", int)
-    try:
-        return from_microseconds(count).astimezone(host.timezone)
-    except (OverflowError, ValueError):
-        raise UnreadableRecordError("The record's 'next_run_time' is out of range.") from None
 
 
 def _dump_trigger(trigger: BaseTrigger | None) -> Any:
@@ -244,16 +162,3 @@ def _dump_trigger(trigger: BaseTrigger | None) -> Any:
             f"its trigger {type(trigger).__name__} cannot be written as JSON "
             f"({type(exc).__name__}: {exc}); its fields must be of types that Pydantic can write."
         ) from None
-
-
-def _load_trigger(record: Any, host: RecordHost) -> BaseTrigger | None:
-    if record is None:
-        return None
-    try:
-        return load_trigger(record, host.trigger_types)
-    except ValidationError as exc:
-        errors = exc.errors(include_input=False, include_url=False, include_context=False)
-        why = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in errors[:5])
-    except Exception as exc:  # a custom trigger's validators are the user's code
-        why = str(exc)
-    raise UnreadableRecordError(f"The record's trigger cannot be read: {why[:300]}")

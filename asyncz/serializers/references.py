@@ -6,7 +6,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module, invalidate_caches
 from threading import Lock
 from types import (
@@ -68,7 +68,9 @@ class CallableReferences:
         self.allowed = allowed
         self._exact = frozenset(allowed or ())
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._found: dict[str, Any] = {}
         self._lock = Lock()
+        self._check_name = lru_cache(maxsize=MOST_REMEMBERED)(self._check_name_now)
 
     def check(self, reference: str, fn: Any) -> None:
         """Raise ReferenceRefusedError if a record may not name `fn` by that reference.
@@ -107,15 +109,19 @@ class CallableReferences:
                     f"({name!r}: {type(exc).__name__})."
                 ) from None
             _refuse_module(reference, target)
-        if not callable(target):
-            raise ReferenceRefusedError(
-                f"{reference!r} names a {type(target).__name__}, not a callable."
-            )
-        self._check_found(reference, target)
         found: Callable[..., Any] = target
+        if self._found.get(reference) is found:
+            return found  # type: ignore[no-any-return]  # it was found before
+        if not callable(found):
+            raise ReferenceRefusedError(
+                f"{reference!r} names a {type(found).__name__}, not a callable."
+            )
+        self._check_found(reference, found)
+        if len(self._found) < MOST_REMEMBERED:
+            self._found[reference] = found
         return found
 
-    def _check_name(self, reference: str) -> None:
+    def _check_name_now(self, reference: str) -> None:
         module_name, colon, path = reference.partition(":")
         parts = [*module_name.split("."), *path.split(".")]
         if not colon or not all(part.isidentifier() for part in parts):

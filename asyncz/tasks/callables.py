@@ -108,21 +108,22 @@ def is_coroutine_callable(fn: Any) -> bool:
     return inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
+MOST_KINDS = 64
+"""Kinds of arguments that are remembered of a callable; one may be called in any number of ways."""
+
+
 class _Known:
     """What has been found out about a callable, for as long as it lives."""
 
-    __slots__ = ("no_arguments_fit", "reference", "signature")
+    __slots__ = ("fitting", "reference", "signature")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.reference = _find_reference(fn)
+        # What fits is a matter of how many there are and of their names, not of the values.
+        self.fitting: set[tuple[object, ...]] = set()
         self.signature: inspect.Signature | None = None
         with suppress(TypeError, ValueError):  # some builtins have no signature to look at
             self.signature = inspect.signature(fn)
-        self.no_arguments_fit = self.signature is None or all(
-            parameter.default is not parameter.empty
-            or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            for parameter in self.signature.parameters.values()
-        )
 
 
 _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
@@ -150,7 +151,8 @@ def check_arguments(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
         TaskOptionError: It would not; the message names the argument.
     """
     known = _known_of(fn)
-    if known.signature is None or (not args and not kwargs and known.no_arguments_fit):
+    kind: tuple[object, ...] = (len(args), *kwargs)
+    if known.signature is None or kind in known.fitting:
         return
     try:
         known.signature.bind(*args, **kwargs)
@@ -158,6 +160,8 @@ def check_arguments(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
         raise TaskOptionError(
             f"The arguments do not fit {callable_name(fn)}{_outline(known.signature)}: {exc}."
         ) from None
+    if len(known.fitting) < MOST_KINDS:
+        known.fitting.add(kind)
 
 
 class _Hidden:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from asyncz.enums import TaskScheduleState
+from asyncz.runs.base import Run
 
 __all__ = ["TaskInfo", "TaskRunPreview"]
 
@@ -16,7 +17,8 @@ class TaskInfo(BaseModel):
     """What can be seen of a task at one moment; changing the task does not change it.
 
     `args` and `kwargs` are the task's own values, left out of the `repr` since they may hold
-    secrets. `error` says why a quarantined task is not run.
+    secrets. `error` says why a quarantined task is not run. `active_runs` is how many of its runs
+    are claimed or go on, on any worker, and `last_run` the latest that there is a record of.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -41,6 +43,8 @@ class TaskInfo(BaseModel):
     args: tuple[Any, ...] = Field(default=(), repr=False)
     kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     error: str | None = None
+    active_runs: int = 0
+    last_run: Run | None = None
 
     @classmethod
     def of_unreadable(cls, task_id: str, store_alias: str | None, error: str) -> TaskInfo:

@@ -64,9 +64,10 @@ class TaskSummary(NamedTuple):
     @classmethod
     def of(cls, task: Task) -> TaskSummary:
         """The summary of a task."""
-        trigger = task.trigger
-        alias = low(trigger.alias) if trigger is not None else ""
-        trigger_name = type(trigger).__name__.lower() if trigger is not None else ""
+        alias = trigger_name = described = ""
+        if (trigger := task.trigger) is not None:
+            alias, trigger_name = trigger.alias.lower(), type(trigger).__name__.lower()
+            described = str(trigger)
         texts = (
             task.id,
             task.name,
@@ -74,7 +75,7 @@ class TaskSummary(NamedTuple):
             task.fn_reference,
             alias,
             trigger_name,
-            str(trigger) if trigger is not None else None,
+            described,
             task.executor,
         )
         return cls(
@@ -83,7 +84,7 @@ class TaskSummary(NamedTuple):
             task.executor or "",
             alias or trigger_name,
             trigger_name,
-            "\n".join(map(low, texts)),
+            "\n".join([text or "" for text in texts]).lower(),
         )
 
 

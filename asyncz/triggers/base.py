@@ -6,7 +6,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import wraps
+from functools import lru_cache, partial, wraps
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast
 
 from pydantic import (
@@ -203,9 +203,9 @@ class BaseTrigger(BaseModel):
     def _arguments(self) -> dict[str, Any]:
         """Return the fields that are not at their default: enough to make the trigger again."""
         arguments = {}
-        for name, field in type(self).model_fields.items():
+        for name, required, make_default in _defaults_of(type(self)):
             value = getattr(self, name)
-            if field.is_required() or value != field.get_default(call_default_factory=True):
+            if required or value != make_default():
                 arguments[name] = value
         return arguments
 
@@ -372,10 +372,21 @@ def _rebuild(cls: type[ValueTrigger], arguments: dict[str, Any]) -> ValueTrigger
     return cls(**arguments)
 
 
+@lru_cache(maxsize=256)
+def _defaults_of(cls: type[BaseTrigger]) -> list[tuple[str, bool, Callable[[], Any]]]:
+    """Of each field: its name, whether it must be given, and what makes its default."""
+    return [
+        (name, field.is_required(), partial(field.get_default, call_default_factory=True))
+        for name, field in cls.model_fields.items()
+    ]
+
+
 def _jsonable(value: Any) -> Any:
     if isinstance(value, datetime) and (value.utcoffset() or timedelta()) % _MINUTE:
         # Local mean time, before there were zones; elsewhere its seconds are left out.
         return value.isoformat()
+    if isinstance(value, tzinfo):
+        return zone_name(value)
     return to_jsonable_python(value, fallback=_zone_or_error)
 
 

@@ -1,0 +1,74 @@
+"""Plans and outcomes in the words of a store that keeps runs."""
+
+from __future__ import annotations
+
+from asyncz.enums import RunKind, RunState
+from asyncz.events.constants import (
+    TASK_CANCELLED,
+    TASK_ERROR,
+    TASK_EXECUTED,
+    TASK_MAX_INSTANCES,
+    TASK_MISSED,
+)
+from asyncz.executors.base import Outcome
+from asyncz.runs.base import MAX_ERROR, MAX_TRACEBACK
+from asyncz.schedulers.planning import Plan
+from asyncz.stores.cluster import Firing, RunOutcome, Unrun
+from asyncz.tasks.base import Task
+
+__all__ = ["as_firing", "as_recorded", "as_unrun"]
+
+STATES = {
+    TASK_EXECUTED: RunState.SUCCEEDED,
+    TASK_ERROR: RunState.FAILED,
+    TASK_MISSED: RunState.MISSED,
+    TASK_CANCELLED: RunState.CANCELLED,
+    TASK_MAX_INSTANCES: RunState.SKIPPED,
+}
+REASONS = {
+    RunState.MISSED: "it would have started later than its mistrigger_grace_time allows",
+    RunState.CANCELLED: "it was cut off",
+    RunState.SKIPPED: "as many runs as max_instances allows still went on in its worker",
+}
+
+
+def as_firing(task: Task, plan: Plan) -> Firing:
+    """What a plan asks of the store."""
+    following = plan.next_run_time
+    return Firing(
+        task, task.next_run_time, following, following is None, RunKind.SCHEDULED,
+        tuple(plan.run_times), as_unrun(task, plan),
+    )  # fmt: skip
+
+
+def as_unrun(task: Task, plan: Plan) -> tuple[Unrun, ...]:
+    """The occurrences that a plan leaves out: none is, without a record."""
+    if plan.missed is not None:
+        total, first, last = plan.missed
+        why = "too late for its mistrigger_grace_time, or more than max_catchup"
+        return (Unrun(RunState.MISSED, first, last, total, why),)
+    if plan.coalesced:
+        first = task.next_run_time or plan.run_times[0]
+        why = f"folded into the run due {plan.run_times[0].isoformat()}"
+        return (
+            Unrun(RunState.COALESCED, first, plan.last_coalesced or first, plan.coalesced, why),
+        )
+    return ()
+
+
+def as_recorded(outcome: Outcome) -> RunOutcome:
+    """How an occurrence ended, as the store keeps it."""
+    state = STATES[outcome.code]
+    error, traceback = outcome.exception, outcome.traceback
+    return RunOutcome(
+        outcome.run_time,
+        state,
+        None if error is None else _clean(f"{type(error).__name__}: {error}"[:MAX_ERROR]),
+        None if traceback is None else _clean(traceback[-MAX_TRACEBACK:]),
+        REASONS.get(state),
+    )
+
+
+def _clean(text: str) -> str:
+    """Half a surrogate pair is no text that a server takes."""
+    return text.encode("utf-8", "backslashreplace").decode()

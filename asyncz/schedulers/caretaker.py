@@ -1,0 +1,175 @@
+"""What others left, and what got lost: taking over the runs of the dead, and minding one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from random import random
+from typing import TYPE_CHECKING, Any
+
+from asyncz.enums import Delivery, NodeState, RunState
+from asyncz.schedulers.membership import Membership
+from asyncz.schedulers.nodes import has_ended
+from asyncz.schedulers.starting import Start
+from asyncz.schedulers.submission import report_taken_over, report_unfinished
+from asyncz.stores.cluster import ClusterStore, Look, OpenRun, Reaped, RunEnd, RunOutcome, RunRef
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.engine import Engine
+
+__all__ = ["Caretaker"]
+
+MAX_ATTEMPTS = 3
+"""How often a run is started whose worker is killed each time."""
+AT_ONCE = 100
+FIRST_PATIENCE = 0.5
+"""Seconds before what nobody could take over is looked at again; then twice as long each time."""
+KEEP_RUNS = timedelta(days=7)
+FORGET_EVERY = 600.0
+FORGOTTEN = 1_000
+"""Runs that a store forgets at a time."""
+
+
+class Caretaker:
+    """Looks after the open runs of one store, every now and then.
+
+    Args:
+        engine, alias, store: Whose.
+        member: This scheduler in that store.
+        ask: Awaits an operation of the store, within the store timeout.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        alias: str,
+        store: ClusterStore,
+        member: Membership,
+        ask: Callable[[Awaitable[Any]], Awaitable[Any]],
+    ) -> None:
+        self._engine = engine
+        self._alias = alias
+        self._store = store
+        self._member = member
+        self._ask = ask
+        self._suspects: set[RunRef] = set()
+        now = engine.clock.monotonic()
+        self._reap_at = now + self._pause()
+        self._audit_at = now + self._pause()
+        self._look_around_at = now  # first at the start: after a crash nobody has to wait
+        self._next_try, self._patience = now, FIRST_PATIENCE
+        self._forget_at = now + FORGET_EVERY * random()  # noqa: S311
+
+    async def maintain(self, looked: Look) -> None:
+        """Take over what nobody has, and look after what this node owns, every now and then."""
+        now = self._engine.clock.monotonic()
+        if now >= self._look_around_at:
+            self._look_around_at = now + self._pause()
+            await self._see_off_the_dead()
+        if now >= self._reap_at:
+            self._reap_at = now + self._pause()
+            await self._reap(looked.now if self._member.has_long_contact else None)
+        elif not looked.has_unowned:
+            self._patience = FIRST_PATIENCE
+        elif now >= self._next_try and not await self._reap(None):
+            # What nobody has, this one cannot read or carry out; others may.
+            self._next_try = now + self._patience
+            self._patience = min(2 * self._patience, self._pause())
+        if now >= self._audit_at:
+            self._audit_at = now + self._pause()
+            await self._audit()
+        if now >= self._forget_at:
+            forgotten = await self._ask(self._store.forget_runs(looked.now - KEEP_RUNS))
+            if forgotten < FORGOTTEN:  # otherwise the next pass goes on with it
+                self._forget_at = now + FORGET_EVERY
+
+    def _pause(self) -> float:
+        """A third of the lease, more or less, so that nodes do not all do the same at once."""
+        return self._engine.settings.lease / 3 * (0.9 + 0.2 * random())  # noqa: S311
+
+    async def _see_off_the_dead(self) -> None:
+        """Do not wait for the leases of nodes on this machine whose processes have ended."""
+        for record in await self._ask(self._store.get_nodes()):
+            if record.state in (NodeState.ALIVE, NodeState.STALE) and has_ended(record.node):
+                await self._ask(self._store.leave_node(record.node.id))
+                self._engine.logger.warning(
+                    "The process of the scheduler %s on the store %r has ended; its runs are taken "
+                    "over.",
+                    record.node.id,
+                    self._alias,
+                )
+
+    async def _reap(self, bury: datetime | None) -> bool:
+        """Take over what can be; whether anything was."""
+        carried_out = 0
+        while self._member.is_trusted:
+            some, more = await self._reap_some(bury)
+            carried_out += some
+            if not more:
+                break
+            bury = None
+        return bool(carried_out)
+
+    async def _reap_some(self, bury: datetime | None) -> tuple[int, bool]:
+        """How many runs were seen to, and whether there may be more."""
+        node_id = self._member.node.id
+        reaped: Reaped = await self._ask(
+            self._store.reap(node_id, bury=bury, max_attempts=MAX_ATTEMPTS, limit=AT_ONCE)
+        )
+        for node_id in reaped.dead:
+            self._engine.logger.warning(
+                "The scheduler %s on the store %r is dead: its lease has run out.",
+                node_id,
+                self._alias,
+            )
+        for ref, state in reaped.ended:
+            report_unfinished(self._engine, self._alias, ref, state)
+        for run in reaped.taken:
+            report_taken_over(self._engine, self._alias, run)
+        refused = await self._carry_out(reaped.taken)
+        found = len(reaped.ended) + len(reaped.taken)
+        return found - refused, found >= AT_ONCE and not refused
+
+    async def _audit(self) -> None:
+        """A claim whose answer was lost belongs to this node, which does not know of it."""
+        if not self._member.is_trusted:
+            return
+        await self._member.flush()
+        known = self._member.known_runs()
+        own_runs = await self._ask(self._store.get_own_runs(self._member.node.id))
+        known |= self._member.known_runs()
+        unknown = {run.ref: run for run in own_runs if run.ref not in known}
+        for ref in [ref for ref in unknown if ref in self._suspects]:
+            run = unknown.pop(ref)
+            if run.delivery is Delivery.AT_MOST_ONCE and run.state is RunState.RUNNING:
+                lost = tuple(RunOutcome(at, RunState.LOST) for at in run.run_times)
+                await self._ask(self._store.finish_runs(self._member.node.id, [RunEnd(ref, lost)]))
+                report_unfinished(self._engine, self._alias, ref, RunState.LOST)
+            else:
+                await self._carry_out([run])
+        self._suspects = set(unknown)
+
+    async def _carry_out(self, runs: Sequence[OpenRun]) -> int:
+        """Run here what this node has taken over; how many it cannot run, and has given back."""
+        starts, refused = [], []
+        for run in runs:
+            if not self._member.adopt(run):
+                continue
+            try:
+                starts.append(self._start(run))
+            except LookupError as exc:
+                self._engine.logger.warning(
+                    "The run of %r cannot be carried out here: %s", run.ref.task_id, exc
+                )
+                refused.append(run)
+        await self._member.start(starts)
+        for run in refused:
+            await self._member.give_back(run)
+        return len(refused)
+
+    def _start(self, run: OpenRun) -> Start:
+        task = run.task
+        if task is None:
+            raise LookupError(run.error or "there is no such task any more")
+        task.mistrigger_grace_time = None  # it was in time when it was claimed
+        return Start(self._engine.executor(str(task.executor)), task, run.run_times)

@@ -1,0 +1,95 @@
+"""What a lane asks of whoever keeps the account of its runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+
+from asyncz.executors.base import BaseExecutor, Outcome
+from asyncz.runs.base import Run, RunQuery
+from asyncz.schedulers.planning import Plan
+from asyncz.schedulers.starting import Start
+from asyncz.stores.cluster import Fired, Firing, Look
+from asyncz.tasks.base import Task
+
+__all__ = ["Ledger", "Step"]
+
+Step = tuple[Task, Plan, BaseExecutor]
+"""A due task with its plan and the executor that will run it."""
+
+
+class Ledger(ABC):
+    """The account of the runs of one store: in the store itself, or in this process."""
+
+    async def join(self) -> None:  # noqa: B027  # most have nothing to do
+        """The store has been opened."""
+
+    async def leave(self) -> None:  # noqa: B027  # most have nothing to do
+        """The store is about to be closed; its runs have ended, or were cut off."""
+
+    async def look(self) -> Look | None:
+        """What there is to do; None: what the scheduler's clock says."""
+        return None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other schedulers may use the store too."""
+        return False
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether what is claimed now is surely this scheduler's."""
+        return True
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """The time that counts for what is due in the store."""
+
+    @abstractmethod
+    async def fire(self, steps: Sequence[Step]) -> list[Fired]:
+        """Move planned tasks on and claim their runs. What is asked again after an error is
+        answered as the first time."""
+
+    @abstractmethod
+    async def fire_by_hand(self, firing: Firing, executor: BaseExecutor) -> Fired:
+        """Move a task on and claim the run that somebody has asked for."""
+
+    def may_have_to_wait(self, steps: Sequence[Step]) -> bool:
+        """Whether runs that were claimed cannot simply be submitted, but are for `start`."""
+        return False
+
+    @abstractmethod
+    async def start(self, starts: Sequence[Start]) -> None:
+        """Start runs that were claimed, now or as soon as they may be."""
+
+    @abstractmethod
+    def run_succeeded(self, task_id: str, run_time: datetime) -> None:
+        """The run of one instant has ended well."""
+
+    @abstractmethod
+    def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
+        """A run has ended, with an outcome for each of its run times."""
+
+    @abstractmethod
+    def unknown_run_ended(self, task_id: str, code: int) -> None:
+        """The first run of a task has ended, by an executor that says no more than that."""
+
+    @abstractmethod
+    def run_refused(self, task: Task, run_times: Sequence[datetime], error: Exception) -> None:
+        """An executor would not take a run that was claimed."""
+
+    async def flush(self) -> None:  # noqa: B027  # most have nothing to do
+        """Record what is not recorded yet."""
+
+    @abstractmethod
+    async def get_runs(self, query: RunQuery) -> list[Run]:
+        """The runs that are wanted, the latest first."""
+
+    @abstractmethod
+    async def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:
+        """How many runs of these tasks go on."""
+
+    @abstractmethod
+    async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
+        """The latest run of each of these tasks, where there is one."""

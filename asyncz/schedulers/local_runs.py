@@ -1,0 +1,270 @@
+"""Runs of a store that keeps none, such as the one in memory: their account, in this process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncz.enums import RunKind, RunState
+from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED
+from asyncz.exceptions import MaximumInstancesError
+from asyncz.executors.base import BaseExecutor, Outcome
+from asyncz.runs.base import Run, RunQuery
+from asyncz.schedulers.accounts import as_recorded, as_unrun
+from asyncz.schedulers.ledger import Ledger, Step
+from asyncz.schedulers.starting import Start
+from asyncz.schedulers.submission import send, submit
+from asyncz.stores.base import BaseStore, TaskAdvance, is_same_instant
+from asyncz.stores.cluster import Fired, Firing, RunOutcome, Unrun
+from asyncz.tasks.base import Task
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.engine import Engine
+
+__all__ = ["LocalRuns"]
+
+KEPT = 1_000
+"""Settled runs that are remembered. Few enough that the garbage collector does not notice."""
+
+
+class _Special(NamedTuple):
+    """An open run that is not an ordinary one: by hand, for several instants, or one of several."""
+
+    since: datetime
+    kind: RunKind
+    run_times: tuple[datetime, ...]
+
+
+class _Ended(NamedTuple):
+    """What became of a run that is not an ordinary one, or did not go well."""
+
+    task_id: str
+    run: _Special
+    finished_at: datetime
+    outcomes: tuple[RunOutcome, ...]
+
+
+class _NotRun(NamedTuple):
+    """Occurrences that were not run."""
+
+    task_id: str
+    when: datetime
+    unrun: Unrun
+
+
+Ordinary = tuple[str, datetime, datetime, datetime]
+"""A run that went well: its task, its instant, when it was begun and when it ended. A bare tuple of
+such things is nothing that the garbage collector would look at twice."""
+
+
+class LocalRuns(Ledger):
+    """The runs of a store that this scheduler has for itself.
+
+    All of it costs about a microsecond a run: an entry when it is handed over, and one when it
+    has ended. Records are made of these when somebody asks.
+
+    Args:
+        engine, alias, store: Whose.
+        ask: Awaits an operation of the store, within the store timeout.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        alias: str,
+        store: BaseStore,
+        ask: Callable[[Awaitable[Any]], Awaitable[Any]],
+    ) -> None:
+        self._engine = engine
+        self._alias = alias
+        self._store = store
+        self._ask = ask
+        self._now = engine.clock.now
+        # The one open run that a task mostly has: its instant, and since when. In two dictionaries,
+        # since no object has to be made for that.
+        self._open: dict[str, datetime] = {}
+        self._since: dict[str, datetime] = {}
+        self._special: dict[tuple[str, datetime], _Special] = {}
+        self._settled: deque[Ordinary | _Ended | _NotRun] = deque(maxlen=KEPT)
+
+    def now(self) -> datetime:
+        return self._now()
+
+    async def fire(self, steps: Sequence[Step]) -> list[Fired]:
+        advances = [
+            TaskAdvance(task, task.next_run_time, plan.next_run_time)  # type: ignore[arg-type]
+            for task, plan, _ in steps
+        ]
+        # Before the store moves the tasks on, which may be these very objects.
+        not_run = {
+            str(task.id): as_unrun(task, plan)
+            for task, plan, _ in steps
+            if plan.coalesced or plan.missed is not None
+        }
+        made = await self._ask(self._store.advance_tasks(advances))
+        now = self._now()
+        for (task, plan, _), won in zip(steps, made, strict=True):
+            if won:
+                self._begin(str(task.id), plan.run_times, now)
+                for unrun in not_run.get(str(task.id), ()) if not_run else ():
+                    self._settled.append(_NotRun(str(task.id), now, unrun))
+        return [Fired.WON if won else Fired.LOST for won in made]
+
+    def _begin(self, task_id: str, run_times: Sequence[datetime], now: datetime) -> None:
+        if len(run_times) == 1 and task_id not in self._open:
+            self._open[task_id] = run_times[0]
+            self._since[task_id] = now
+        elif run_times:
+            run = _Special(now, RunKind.SCHEDULED, tuple(run_times))
+            self._special[task_id, run_times[0]] = run
+
+    async def fire_by_hand(self, firing: Firing, executor: BaseExecutor) -> Fired:
+        task, task_id = firing.task, str(firing.task.id)
+        executor.sweep()
+        if self._engine.instances.get((self._alias, task_id), 0) >= task.max_instances:
+            return Fired.SKIPPED
+        key = (task_id, firing.run_times[0])
+        if key in self._special or self._open.get(task_id) == key[1]:
+            return Fired.REPEATED
+        if firing.forget:
+            await self._ask(self._store.delete_task(task_id))
+        elif not is_same_instant(firing.expected, firing.next_run_time):
+            task.next_run_time = firing.next_run_time
+            await self._ask(self._store.update_task(task))
+        now = self._now()
+        self._special[key] = _Special(now, firing.kind, firing.run_times)
+        self._settled.extend(_NotRun(task_id, now, unrun) for unrun in firing.unrun)
+        return Fired.WON
+
+    async def start(self, starts: Sequence[Start]) -> None:
+        for executor, task, run_times, coalesced, by_hand in starts:
+            (send if by_hand else submit)(self._engine, executor, task, run_times, coalesced)
+
+    def run_succeeded(self, task_id: str, run_time: datetime) -> None:
+        if self._open.get(task_id) == run_time:
+            del self._open[task_id]
+            since = self._since.pop(task_id)
+            self._settled.append((task_id, run_time, since, self._now()))
+        elif run := self._special.pop((task_id, run_time), None):
+            outcomes = tuple(RunOutcome(moment, RunState.SUCCEEDED) for moment in run.run_times)
+            self._settled.append(_Ended(task_id, run, self._now(), outcomes))
+
+    def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
+        first = outcomes[0].run_time
+        if len(outcomes) == 1 and outcomes[0].code == TASK_EXECUTED:
+            self.run_succeeded(task_id, first)
+        elif run := self._taken_out(task_id, first):
+            # Not the exceptions themselves, which keep alive all that was on the stack.
+            said = tuple(map(as_recorded, outcomes))
+            self._settled.append(_Ended(task_id, run, self._now(), said))
+
+    def unknown_run_ended(self, task_id: str, code: int) -> None:
+        moments = [moment for known, moment in self._special if known == task_id]
+        if task_id in self._open:
+            moments.append(self._open[task_id])
+        if moments:
+            error = RuntimeError("The executor could not run it.") if code == TASK_ERROR else None
+            self.run_ended(task_id, [Outcome(code, min(moments), exception=error)])
+
+    def run_refused(self, task: Task, run_times: Sequence[datetime], error: Exception) -> None:
+        task_id = str(task.id)
+        if not isinstance(error, MaximumInstancesError):
+            failed = [Outcome(TASK_ERROR, moment, exception=error) for moment in run_times]
+            self.run_ended(task_id, failed)
+        elif self._taken_out(task_id, run_times[0]):
+            unrun = Unrun(RunState.SKIPPED, run_times[0], run_times[-1], len(run_times), str(error))
+            self._settled.append(_NotRun(task_id, self._now(), unrun))
+
+    def _taken_out(self, task_id: str, run_time: datetime) -> _Special | None:
+        """An open run, which is not open any more; None: it was not."""
+        if self._open.get(task_id) == run_time:
+            moment = self._open.pop(task_id)
+            return _Special(self._since.pop(task_id), RunKind.SCHEDULED, (moment,))
+        return self._special.pop((task_id, run_time), None)
+
+    # History.
+
+    async def get_runs(self, query: RunQuery) -> list[Run]:
+        return query.select(self._all())
+
+    async def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:
+        instances, alias = self._engine.instances, self._alias
+        return {task_id: instances.get((alias, task_id), 0) for task_id in task_ids}
+
+    async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
+        wanted = set(task_ids)
+        last: dict[str, Run] = {}
+        for run in self._all():
+            if run.task_id in wanted:
+                before = last.get(run.task_id)
+                if before is None or before.scheduled_time <= run.scheduled_time:
+                    last[run.task_id] = run
+        return last
+
+    def _all(self) -> Iterator[Run]:
+        for settled in self._settled:
+            if isinstance(settled, _NotRun):
+                yield self._of_unrun(settled)
+            elif isinstance(settled, _Ended):
+                yield from self._of_ended(settled)
+            else:
+                task_id, moment, since, finished_at = settled
+                run = self._run(task_id, RunKind.SCHEDULED, moment, RunState.SUCCEEDED, since)
+                yield run.model_copy(update={"finished_at": finished_at})
+        for task_id, moment in self._open.items():
+            since = self._since[task_id]
+            yield self._run(task_id, RunKind.SCHEDULED, moment, RunState.RUNNING, since)
+        for (task_id, head), special in self._special.items():
+            for moment in special.run_times:
+                state = RunState.RUNNING if moment is head else RunState.QUEUED
+                yield self._run(task_id, special.kind, moment, state, special.since)
+
+    def _of_ended(self, ended: _Ended) -> Iterator[Run]:
+        since, kind, _ = ended.run
+        for outcome in ended.outcomes:
+            run = self._run(ended.task_id, kind, outcome.scheduled_time, outcome.state, since)
+            said = {
+                "finished_at": ended.finished_at,
+                "error": outcome.error,
+                "traceback": outcome.traceback,
+                "reason": outcome.reason,
+            }
+            yield run.model_copy(update=said)
+
+    def _of_unrun(self, note: _NotRun) -> Run:
+        unrun = note.unrun
+        return Run(
+            task_id=note.task_id,
+            store_alias=self._alias,
+            scheduled_time=unrun.first,
+            state=unrun.state,
+            occurrences=unrun.occurrences,
+            last_scheduled_time=unrun.last if unrun.occurrences > 1 else None,
+            owner=self._engine.identity,
+            claimed_at=note.when,
+            finished_at=note.when,
+            reason=unrun.reason,
+        )
+
+    def _run(
+        self,
+        task_id: str,
+        kind: RunKind,
+        moment: datetime,
+        state: RunState,
+        since: datetime,
+    ) -> Run:
+        return Run(
+            task_id=task_id,
+            store_alias=self._alias,
+            kind=kind,
+            scheduled_time=moment,
+            state=state,
+            owner=self._engine.identity,
+            attempt=1,
+            token=1,
+            claimed_at=since,
+            started_at=since,
+        )

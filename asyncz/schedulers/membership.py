@@ -1,0 +1,392 @@
+"""A scheduler as a node of one store: what it has claimed, how that ended, what others left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+from asyncz.enums import Delivery, RunState, SchedulerState
+from asyncz.events.constants import (
+    TASK_CANCELLED,
+    TASK_ERROR,
+    TASK_MAX_INSTANCES,
+)
+from asyncz.exceptions import MaximumInstancesError, SchedulerNotRunningError
+from asyncz.executors.base import BaseExecutor, Outcome
+from asyncz.runs.base import Run, RunQuery
+from asyncz.schedulers.accounts import as_firing, as_recorded
+from asyncz.schedulers.heartbeat import Heartbeat
+from asyncz.schedulers.ledger import Ledger, Step
+from asyncz.schedulers.nodes import new_node
+from asyncz.schedulers.outcomes import Outcomes
+from asyncz.schedulers.starting import Start, Starter
+from asyncz.schedulers.store_time import StoreTime
+from asyncz.stores.cluster import (
+    ClusterStore,
+    Fired,
+    Firing,
+    Look,
+    Node,
+    OpenRun,
+    RunEnd,
+    RunOutcome,
+    RunRef,
+)
+from asyncz.tasks.base import Task
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.engine import Engine
+
+__all__ = ["Membership"]
+
+R = TypeVar("R")
+Ask = Callable[[Awaitable[Any]], Awaitable[Any]]
+
+FOREVER = 1e9
+"""Seconds that a lease lasts where nobody else could take over."""
+
+
+class _Own(NamedTuple):
+    """A run that is carried out here."""
+
+    node_id: str
+    ref: RunRef
+    delivery: Delivery
+
+
+class Membership(Ledger):
+    """This scheduler as a node of one store that keeps runs.
+
+    Args:
+        engine: The scheduler's.
+        alias, store: The store.
+        ask: Awaits an operation of the store, within the store timeout.
+        wake: Has the store looked at, as another node has announced something.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        alias: str,
+        store: ClusterStore,
+        ask: Ask,
+        wake: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._alias = alias
+        self._store = store
+        self._ask = ask
+        self._wake = wake
+        self._heartbeat: Heartbeat | None = None
+        self._owned: dict[tuple[str, datetime], _Own] = {}
+        self._outcomes = Outcomes(engine, alias, store, ask)
+        self._time = StoreTime(engine.clock)
+        self._claim: str | None = None
+        self._claiming: tuple[RunRef, ...] = ()
+        self._starter = Starter(engine, self)
+        self._is_fenced = self._has_left = False
+        self._joining = asyncio.Lock()
+        self.node = Node("", "", "", 0)
+
+    # The node.
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other schedulers may use the store too."""
+        return self._heartbeat is not None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether what this node has claimed is its own for sure."""
+        beat = self._heartbeat
+        if self._is_fenced:
+            return False
+        return beat is None or self._engine.clock.monotonic() < beat.trusted_until
+
+    @property
+    def has_long_contact(self) -> bool:
+        """Whether the store has answered for a whole lease.
+
+        After an outage of the store all leases have run out, and those that renew theirs a
+        moment later are not dead.
+        """
+        beat = self._heartbeat
+        return beat is not None and beat.has_contact_for(self._engine.settings.lease)
+
+    async def join(self) -> None:
+        """Enter the store as a new node, and keep its lease alive."""
+        engine = self._engine
+        self.node = new_node(engine.identity)
+        pulse = self._store.pulse(self.node.id)
+        lease = FOREVER if pulse is None else engine.settings.lease
+        if pulse is not None:
+            await self._look()  # before anything is planned by the machine's clock
+        began = engine.clock.monotonic()
+        # What was asked for as another node is not ours, whatever the answer would have been.
+        self._claim, self._claiming = None, ()
+        await self._ask(self._store.join_node(self.node, lease))
+        if self._has_left:
+            raise SchedulerNotRunningError()
+        self._is_fenced = False
+        if pulse is not None:
+            loop = engine.loop
+            self._heartbeat = Heartbeat(
+                pulse,
+                engine.clock,
+                began,
+                lease,
+                lambda: len(self._owned),
+                partial(_call_on, loop, partial(self._fence, self.node.id)),
+                partial(_call_on, loop, self._wake),
+                f"asyncz heartbeat {engine.identity} {self._alias}",
+                engine.logger,
+            )
+            self._heartbeat.start()
+
+    def _fence(self, node_id: str) -> None:
+        """Others have taken a node's runs over: it was not heard of for too long."""
+        if node_id == self.node.id and not self._is_fenced and not self._has_left:
+            self._is_fenced = True
+            self._engine.logger.error(
+                "This scheduler was not heard of in the store %r for longer than its lease; its "
+                "runs were taken over by others, and what they do here from now on may be done "
+                "twice. It joins again.",
+                self._alias,
+            )
+            self._engine.wakeup()
+
+    async def rejoin_if_fenced(self) -> None:
+        """Enter again, as another node. A pass and a run by hand may want to at the same time."""
+        if not self._is_fenced:
+            return
+        async with self._joining:
+            if self._has_left:
+                raise SchedulerNotRunningError()
+            if self._is_fenced:
+                if self._heartbeat is not None:
+                    self._heartbeat.stop()
+                await self.join()
+
+    async def leave(self) -> None:
+        """Record what is still to be recorded, and go: what is left is anybody's."""
+        self._has_left = True
+        if self._heartbeat is not None:
+            # First of all, so that it is not told that the node is not alive any more.
+            self._heartbeat.stop()
+        try:
+            for own in self._owned.values():
+                self._outcomes.note_release(own.node_id, own.ref)
+            self._owned.clear()
+            await self._outcomes.flush()
+            await self._ask(self._store.leave_node(self.node.id))
+        finally:
+            self._outcomes.stop()
+        if self._heartbeat is not None:  # if the store does not answer, it ends by itself
+            await self._heartbeat.ended()
+
+    # Claims.
+
+    async def look(self) -> Look | None:
+        """What there is to do; None: what the clock says, as nobody else is there."""
+        await self.rejoin_if_fenced()
+        await self._starter.try_again()
+        if not self.is_shared:
+            return None
+        return await self._look()
+
+    async def _look(self) -> Look:
+        clock = self._engine.clock
+        began = clock.monotonic()
+        looked: Look = await self._ask(self._store.look())
+        self._time.note(looked.now, began, clock.monotonic())
+        return looked
+
+    def now(self) -> datetime:
+        return self._time.now()
+
+    async def fire(self, steps: Sequence[Step]) -> list[Fired]:
+        """Claim planned tasks. Asked again after an error, it answers for the first time."""
+        self._notice_ended(steps)
+        if self._outcomes and self._wait_for(steps):
+            await self.flush()
+        firings = [as_firing(task, plan) for task, plan, _ in steps]
+        self._claim = self._claim or uuid4().hex
+        refs = [_claimed(firing) if firing.run_times else None for firing in firings]
+        self._claiming = tuple(ref for ref in refs if ref is not None)
+        fired = await self._fire(self._claim, firings, refs)
+        self._claim, self._claiming = None, ()
+        return fired
+
+    def _wait_for(self, steps: Sequence[Step]) -> bool:
+        """Whether runs of these tasks have ended that the store counts as going on."""
+        ended = self._outcomes.task_ids()
+        return any(task.id in ended for task, _, _ in steps)
+
+    async def _fire(
+        self, claim: str, firings: Sequence[Firing], refs: Sequence[RunRef | None]
+    ) -> list[Fired]:
+        node_id = self.node.id  # it may be another one when the answer comes
+        fired: list[Fired] = await self._ask(self._store.fire(node_id, claim, firings))
+        for firing, ref, what in zip(firings, refs, fired, strict=True):
+            if what is Fired.WON:
+                if ref is not None:
+                    own = _Own(node_id, ref, firing.task.delivery)
+                    self._owned[ref.task_id, ref.scheduled_time] = own
+            elif what is Fired.FENCED:
+                self._fence(node_id)
+        return fired
+
+    def _notice_ended(self, steps: Sequence[Step]) -> None:
+        """Do not let a run that ended without a word stand in the way of the next."""
+        instances, alias = self._engine.instances, self._alias
+        busy = {id(e): e for task, _, e in steps if (alias, task.id) in instances}
+        for executor in busy.values():
+            executor.sweep()
+
+    async def fire_by_hand(self, firing: Firing, executor: BaseExecutor) -> Fired:
+        """Claim a run that somebody has asked for."""
+        if (str(firing.task.id), firing.run_times[0]) in self._owned:
+            return Fired.REPEATED
+        executor.sweep()
+        await self.rejoin_if_fenced()
+        await self.flush()
+        return (await self._fire(uuid4().hex, [firing], [_claimed(firing)]))[0]
+
+    def owns(self, task_id: str, moment: datetime) -> bool:
+        """Whether that run is to be carried out here, by the node that this is now."""
+        own = self._owned.get((task_id, moment))
+        return own is not None and own.node_id == self.node.id
+
+    def disown(self, key: tuple[str, datetime]) -> None:
+        """A run that has not begun here is somebody else's."""
+        self._owned.pop(key, None)
+
+    def delivery_of(self, key: tuple[str, datetime]) -> Delivery:
+        """What holds for a run that is owned."""
+        return self._owned[key].delivery
+
+    def may_have_to_wait(self, steps: Sequence[Step]) -> bool:
+        """Whether these cannot simply be run."""
+        once = Delivery.AT_MOST_ONCE
+        return self.is_shared or any(task.delivery is once for task, _, _ in steps)
+
+    async def start(self, starts: Sequence[Start]) -> None:
+        await self._starter.start(starts)
+
+    async def mark_started(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
+        """Note in the store, before the first instruction of the user's, that runs begin.
+
+        May be repeated after an error: a run of this node's that is noted as begun is still its.
+
+        Returns:
+            Those that may begin. The others are somebody else's, and not owned any more.
+        """
+        node_id, refs = self.node.id, [self._owned[key].ref for key in keys]
+        answers: list[bool] = await self._ask(self._store.start_runs(node_id, refs))
+        begun = set()
+        for key, ref, may in zip(keys, refs, answers, strict=True):
+            own = self._owned.get(key)
+            if own is None or own.ref != ref:
+                continue  # taken over meanwhile, perhaps by the node that this has become
+            if may:
+                begun.add(key)
+            else:
+                del self._owned[key]
+        return begun
+
+    def adopt(self, run: OpenRun) -> bool:
+        """A run is carried out here from now on.
+
+        Returns:
+            Whether it has to be started: not if it goes on here already, begun by the node that
+            this scheduler was before it was taken for dead.
+        """
+        ref = run.ref
+        key = (ref.task_id, ref.scheduled_time)
+        goes_on = key in self._owned
+        self._owned[key] = _Own(self.node.id, ref, run.delivery)
+        return not goes_on
+
+    async def give_back(self, run: OpenRun) -> None:
+        """A run is not carried out here after all."""
+        self._owned.pop((run.ref.task_id, run.ref.scheduled_time), None)
+        await self._ask(self._store.release_runs(self.node.id, [run.ref]))
+
+    def known_runs(self) -> set[RunRef]:
+        """The runs that go on here, are being claimed, or whose outcome is still to be recorded."""
+        known = {own.ref for own in self._owned.values()}
+        known.update(self._claiming)
+        return known | self._outcomes.runs()
+
+    # Outcomes.
+
+    def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
+        """A run has ended here; its outcome is recorded as soon as possible."""
+        own = self._owned.pop((task_id, outcomes[0].run_time), None)
+        if own is None:
+            return
+        if self._is_to_be_released(own, outcomes):
+            self._outcomes.note_release(own.node_id, own.ref)
+        else:
+            end = RunEnd(own.ref, tuple(map(as_recorded, outcomes)))
+            self._outcomes.note_end(own.node_id, end)
+
+    def run_succeeded(self, task_id: str, run_time: datetime) -> None:
+        own = self._owned.pop((task_id, run_time), None)
+        if own is not None:
+            outcome = RunOutcome(run_time, RunState.SUCCEEDED)
+            self._outcomes.note_end(own.node_id, RunEnd(own.ref, (outcome,)))
+
+    def run_refused(self, task: Task, run_times: Sequence[datetime], error: Exception) -> None:
+        code = TASK_MAX_INSTANCES if isinstance(error, MaximumInstancesError) else TASK_ERROR
+        outcomes = [Outcome(code, moment, exception=error) for moment in run_times]
+        self.run_ended(str(task.id), outcomes)
+
+    def unknown_run_ended(self, task_id: str, code: int) -> None:
+        """The first run of a task has ended, by an executor that says no more than that."""
+        moments = sorted(moment for known, moment in self._owned if known == task_id)
+        if moments:
+            error = RuntimeError("The executor could not run it.") if code == TASK_ERROR else None
+            self.run_ended(task_id, [Outcome(code, moments[0], exception=error)])
+
+    def _is_to_be_released(self, own: _Own, outcomes: Sequence[Outcome]) -> bool:
+        """Whether a shutdown has cut it off, and somebody else is to run it again."""
+        return (
+            self._engine.state is SchedulerState.STATE_STOPPED
+            and own.delivery is Delivery.AT_LEAST_ONCE
+            and all(outcome.code == TASK_CANCELLED for outcome in outcomes)
+        )
+
+    async def flush(self) -> None:
+        """Record the outcomes that are not recorded yet."""
+        await self._outcomes.flush()
+
+    # History.
+
+    async def get_runs(self, query: RunQuery) -> list[Run]:
+        await self.flush()
+        runs: list[Run] = await self._ask(self._store.get_runs(query))
+        return runs
+
+    async def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:
+        counts: dict[str, int] = await self._ask(self._store.count_active(task_ids))
+        return counts
+
+    async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
+        runs: dict[str, Run] = await self._ask(self._store.get_last_runs(task_ids))
+        return runs
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the engine's loop was closed; nobody is there to be told
+        loop.call_soon_threadsafe(callback)
+
+
+def _claimed(firing: Firing) -> RunRef:
+    """The run that a firing comes to, if it is won."""
+    return RunRef(str(firing.task.id), firing.kind, firing.run_times[0], 1)

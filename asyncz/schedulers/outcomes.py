@@ -1,0 +1,111 @@
+"""Outcomes on their way to a store: many at once, and again until the store has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from asyncz.stores.cluster import ClusterStore, RunEnd, RunRef
+from asyncz.stores.quarantine import reason
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.engine import Engine
+
+__all__ = ["Outcomes"]
+
+MANY = 256
+"""Outcomes that are recorded by one call: what is made of them is made in one go."""
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+
+
+class Outcomes:
+    """What a store has still to be told of runs that ended here.
+
+    Args:
+        engine, alias, store: Whose.
+        ask: Awaits an operation of the store, within the store timeout.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        alias: str,
+        store: ClusterStore,
+        ask: Callable[[Awaitable[Any]], Awaitable[Any]],
+    ) -> None:
+        self._engine = engine
+        self._alias = alias
+        self._store = store
+        self._ask = ask
+        self._ended: list[tuple[str, RunEnd]] = []
+        self._released: list[tuple[str, RunRef]] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._flushing = asyncio.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._ended or self._released)
+
+    def note_end(self, node_id: str, end: RunEnd) -> None:
+        """A run of that node has ended."""
+        self._ended.append((node_id, end))
+        self._flush_soon()
+
+    def note_release(self, node_id: str, ref: RunRef) -> None:
+        """A run of that node is somebody else's to finish."""
+        self._released.append((node_id, ref))
+        self._flush_soon()
+
+    def runs(self) -> set[RunRef]:
+        """The runs that the store takes for open still."""
+        return {end.ref for _, end in self._ended} | {ref for _, ref in self._released}
+
+    def task_ids(self) -> set[str]:
+        """Their tasks."""
+        return {ref.task_id for ref in self.runs()}
+
+    async def flush(self) -> None:
+        """Tell the store now."""
+        if not self:
+            return
+        async with self._flushing:
+            while self._ended:
+                node_id = self._ended[0][0]
+                batch = [end for node, end in self._ended[:MANY] if node == node_id]
+                await self._ask(self._store.finish_runs(node_id, batch))
+                done = set(map(id, batch))
+                self._ended[:] = [pair for pair in self._ended if id(pair[1]) not in done]
+            while self._released:
+                node_id, ref = self._released[0]
+                await self._ask(self._store.release_runs(node_id, [ref]))
+                del self._released[0]
+
+    def stop(self) -> None:
+        """Do not go on in the background."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+
+    def _flush_soon(self) -> None:
+        if self._flusher is None:
+            self._flusher = self._engine.loop.create_task(
+                self._flush_on(), name=f"asyncz outcomes for {self._alias}"
+            )
+
+    async def _flush_on(self) -> None:
+        pause = FIRST_PAUSE
+        try:
+            while self:
+                try:
+                    await self.flush()
+                    pause = FIRST_PAUSE
+                except Exception as exc:
+                    self._engine.logger.warning(
+                        "Outcomes of runs cannot be recorded in the store %r yet: %s",
+                        self._alias,
+                        reason(exc),
+                    )
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self._flusher = None

@@ -1,0 +1,173 @@
+"""The scheduler's public operations that look at schedulers and runs: each in both forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from asyncz.enums import NodeState, RunState, SchedulerState
+from asyncz.exceptions import TaskOptionError
+from asyncz.runs.base import Run, RunQuery
+from asyncz.schedulers.bridge import Bridge, blocking, on_engine
+from asyncz.schedulers.engine import Engine
+from asyncz.schedulers.inspection import SchedulerInfo, SchedulerInstanceInfo
+from asyncz.schedulers.operations import Operations
+from asyncz.stores.cluster import NodeRecord
+from asyncz.tasks.base import Task
+from asyncz.timezones import zone_name
+
+__all__ = ["SchedulerInspection"]
+
+MOST_RUNS = 10_000
+
+
+class SchedulerInspection:
+    """What goes on, in this scheduler and in those that share its stores."""
+
+    _bridge: Bridge
+    _engine: Engine
+    _operations: Operations
+
+    @on_engine
+    async def aget_runs(
+        self,
+        task_id: Task | str | None = None,
+        store: str | None = None,
+        *,
+        state: RunState | str | Iterable[RunState | str] | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> list[Run]:
+        """What became of the occurrences of tasks, the latest first.
+
+        Args:
+            task_id: Of this task; left out: of all.
+            store: A store's alias; left out: all stores are asked.
+            state: One state, or several; left out: any.
+            since: Scheduled at or after this instant (aware).
+            limit: At most so many, up to 10,000.
+
+        Raises:
+            TaskOptionError: There is no such state, `since` has no time zone, or `limit` is out
+                of range.
+        """
+        wanted: str | None
+        if isinstance(task_id, Task):
+            wanted, store = task_id.id, store or task_id.store_alias
+        else:
+            wanted = task_id
+        if since is not None and since.tzinfo is None:
+            raise TaskOptionError(f"since must have a time zone, {since!r} has none.")
+        if not 1 <= limit <= MOST_RUNS:
+            raise TaskOptionError(f"limit must be between 1 and {MOST_RUNS:,}, not {limit}.")
+        query = RunQuery(wanted, _states(state), since, limit)
+        return await self._operations.runs(store, query)
+
+    get_runs = blocking(aget_runs)
+
+    @on_engine
+    async def aget_scheduler_info(self) -> SchedulerInfo:
+        """A snapshot of the scheduler with the numbers of its tasks."""
+        return await self._scheduler_info()
+
+    get_scheduler_info = blocking(aget_scheduler_info)
+
+    @on_engine
+    async def aget_scheduler_instance_infos(self) -> tuple[SchedulerInstanceInfo, ...]:
+        """The schedulers that share the stores of this one: this one first, then as they joined.
+
+        Those that were shut down are left out; one whose lease has run out is `stale`.
+        """
+        own = await self._own_instance_info()
+        found = {own.node_key: own}
+        for alias, record in await self._operations.nodes():
+            if record.state is NodeState.LEFT or record.node.identity == own.identity:
+                continue
+            other = self._instance_of(alias, record)
+            before = found.get(other.node_key)
+            if before is not None:
+                aliases = (*before.store_aliases, alias)
+                running = before.running_task_count + other.running_task_count
+                update = {"store_aliases": aliases, "running_task_count": running}
+                other = before.model_copy(update=update)
+            found[other.node_key] = other
+        return tuple(found.values())
+
+    get_scheduler_instance_infos = blocking(aget_scheduler_instance_infos)
+
+    async def _scheduler_info(self) -> SchedulerInfo:
+        engine = self._engine
+        counts, degraded = await self._operations.counts_of_healthy()
+        started = engine.started_at
+        uptime = (engine.clock.now() - started).total_seconds() if started is not None else None
+        running = engine.state is not SchedulerState.STATE_STOPPED
+        return SchedulerInfo(
+            identity=engine.identity,
+            state=engine.state,
+            state_label=engine.state.label,
+            running=running,
+            standby=running and engine.is_standby,
+            started_at=started,
+            uptime_seconds=max(0.0, uptime) if uptime is not None else None,
+            timezone=zone_name(engine.timezone),
+            executor_aliases=tuple(sorted(engine.executors)),
+            store_aliases=tuple(sorted(engine.stores)),
+            task_count=sum(counts),
+            scheduled_task_count=counts.scheduled,
+            paused_task_count=counts.paused,
+            pending_task_count=counts.pending,
+            quarantined_task_count=counts.quarantined,
+            submitted_task_count=sum(counts),
+            running_task_count=sum(engine.instances.values()),
+            degraded=degraded,
+            store_retry_interval=engine.settings.store_retry_interval,
+            startup_delay=engine.settings.startup_delay,
+        )
+
+    async def _own_instance_info(self) -> SchedulerInstanceInfo:
+        info = await self._scheduler_info()
+        shared = set(SchedulerInstanceInfo.model_fields) & set(SchedulerInfo.model_fields)
+        return SchedulerInstanceInfo(
+            scope="this",
+            active=info.running and not info.standby,
+            stale=not info.running,
+            last_seen_at=self._engine.clock.now(),
+            heartbeat_age_seconds=0.0,
+            stale_after_seconds=self._engine.settings.lease,
+            **{name: getattr(info, name) for name in shared},
+        )
+
+    def _instance_of(self, alias: str, record: NodeRecord) -> SchedulerInstanceInfo:
+        now = self._engine.clock.now()
+        alive = record.state is NodeState.ALIVE
+        state = SchedulerState.STATE_RUNNING if alive else SchedulerState.STATE_STOPPED
+        return SchedulerInstanceInfo(
+            identity=record.node.identity,
+            scope="store",
+            host=record.node.host,
+            process_id=record.node.process_id,
+            state=state,
+            state_label=record.state.value,
+            active=alive,
+            stale=not alive,
+            started_at=record.joined_at,
+            last_seen_at=record.seen_at,
+            uptime_seconds=max(0.0, (record.seen_at - record.joined_at).total_seconds()),
+            heartbeat_age_seconds=max(0.0, (now - record.seen_at).total_seconds()),
+            stale_after_seconds=self._engine.settings.lease,
+            store_aliases=(alias,),
+            running_task_count=record.running,
+        )
+
+
+def _states(
+    state: RunState | str | Iterable[RunState | str] | None,
+) -> frozenset[RunState]:
+    if state is None:
+        return frozenset()
+    wanted: Sequence[str] = [state] if isinstance(state, str) else [*state]
+    try:
+        return frozenset(map(RunState, wanted))
+    except ValueError:
+        known = ", ".join(known.value for known in RunState)
+        raise TaskOptionError(f"state must be of these: {known}; not {state!r}.") from None
