@@ -14,8 +14,24 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import Field, PrivateAttr
 
 from asyncz.exceptions import ConflictIdError, StoreError, TaskLookupError
+from asyncz.runs.base import Run, RunQuery
 from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
-from asyncz.stores.file_records import FileOptions, FileRecords
+from asyncz.stores.cluster import (
+    ClusterStore,
+    Fired,
+    Firing,
+    Look,
+    Node,
+    NodeRecord,
+    OpenRun,
+    Pulse,
+    Reaped,
+    RunEnd,
+    RunRef,
+)
+from asyncz.stores.file_options import FileOptions
+from asyncz.stores.file_records import FileRecords
+from asyncz.stores.file_runs import FileRuns
 from asyncz.stores.file_thread import StoreThread
 from asyncz.stores.serializing import SerializingStore
 from asyncz.tasks.base import Task
@@ -31,7 +47,7 @@ PORTION = 256
 T = TypeVar("T")
 
 
-class FileStore(SerializingStore):
+class FileStore(SerializingStore, ClusterStore):
     """Keeps each task as a JSON file in one directory on a local disk.
 
     Several processes may use the directory at once: each operation is made under a lock between
@@ -60,6 +76,7 @@ class FileStore(SerializingStore):
 
     _thread: StoreThread | None = PrivateAttr(default=None)
     _records: FileRecords | None = PrivateAttr(default=None)
+    _runs: FileRuns | None = PrivateAttr(default=None)
     _begun: tuple[list[Any], asyncio.Future[list[bool]]] | None = PrivateAttr(default=None)
 
     def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
@@ -73,18 +90,23 @@ class FileStore(SerializingStore):
         self._thread = StoreThread(f"asyncz-store-{alias}")
         self._records = records
         try:
-            await self._thread.submit(records.open)
+            self._runs = await self._thread.submit(partial(self._open, records))
         except BaseException:
             await self.shutdown()
             raise
 
+    def _open(self, records: FileRecords) -> FileRuns:
+        records.open()
+        return FileRuns(records)
+
     async def shutdown(self) -> None:
         thread, self._thread = self._thread, None
         records, self._records = self._records, None
+        runs, self._runs = self._runs, None
         self._begun = None
         await super().shutdown()
         if thread is not None and records is not None:
-            close = partial(records.close, self.cleanup_directory)
+            close = partial(records.close, self.cleanup_directory, runs)
             if not await thread.end(close, CLOSING_TIME):
                 records.log_stuck()
 
@@ -171,11 +193,85 @@ class FileStore(SerializingStore):
         """The records that are kept but cannot be read; `file:NAME` stands for an unknown id."""
         return await self._submit(self._started.quarantined)
 
+    # Runs and nodes.
+
+    async def join_node(self, node: Node, lease: float) -> None:
+        await self._submit(partial(self._ready.join, node, lease))
+
+    async def renew_node(self, node_id: str, lease: float, running: int) -> bool:
+        return await self._submit(partial(self._ready.renew, node_id, lease, running))
+
+    async def leave_node(self, node_id: str) -> None:
+        await self._submit(partial(self._ready.leave, node_id))
+
+    async def get_nodes(self) -> list[NodeRecord]:
+        return await self._submit(self._ready.nodes)
+
+    def pulse(self, node_id: str) -> Pulse | None:
+        return self._ready.pulse(node_id)
+
+    async def look(self) -> Look:
+        return await self._submit(self._ready.look)
+
+    async def fire(self, node_id: str, claim: str, firings: Sequence[Firing]) -> list[Fired]:
+        return await self._submit(partial(self._ready.fire, node_id, claim, tuple(firings)))
+
+    async def start_runs(self, node_id: str, refs: Sequence[RunRef]) -> list[bool]:
+        return await self._submit(partial(self._ready.start, node_id, tuple(refs)))
+
+    async def finish_runs(self, node_id: str, ends: Sequence[RunEnd]) -> list[bool]:
+        return await self._submit(partial(self._ready.finish, node_id, tuple(ends)))
+
+    async def release_runs(self, node_id: str, refs: Sequence[RunRef]) -> None:
+        await self._submit(partial(self._ready.release, node_id, tuple(refs)))
+
+    async def get_own_runs(self, node_id: str) -> list[OpenRun]:
+        return await self._submit(partial(self._ready.own_runs, node_id))
+
+    async def reap(
+        self, node_id: str, *, bury: datetime | None, max_attempts: int, limit: int = 100
+    ) -> Reaped:
+        return await self._submit(partial(self._ready.reap, node_id, bury, max_attempts, limit))
+
+    async def get_runs(self, query: RunQuery) -> list[Run]:
+        """The runs that are wanted, the latest first.
+
+        Others get at the store in between: the whole history may have to be gone through.
+        """
+        return await self._search(query)
+
+    async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
+        """As `ClusterStore.get_last_runs`, in one go through the history."""
+        found = await self._search(tuple(task_ids)) if task_ids else []
+        return {run.task_id: run for run in found}
+
+    async def _search(self, wanted: RunQuery | tuple[str, ...]) -> list[Run]:
+        runs = self._ready
+        search = await self._submit(partial(runs.begin_search, wanted))
+        while (found := await self._submit(partial(runs.go_on, search))) is None:
+            pass
+        return found
+
+    async def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:
+        return await self._submit(partial(self._ready.count_active, tuple(task_ids)))
+
+    async def forget_runs(self, before: datetime, limit: int = 1_000) -> int:
+        return await self._submit(partial(self._ready.forget, before, limit))
+
+    @property
+    def _ready(self) -> FileRuns:
+        if self._runs is None:
+            raise self._not_started()
+        return self._runs
+
     @property
     def _started(self) -> FileRecords:
         if self._records is None:
-            raise StoreError(f"The store {self.alias!r} (FileStore) is not started.")
+            raise self._not_started()
         return self._records
+
+    def _not_started(self) -> StoreError:
+        return StoreError(f"The store {self.alias!r} (FileStore) is not started.")
 
     async def _submit(self, work: Callable[[], T]) -> T:
         return await self._begin(work)

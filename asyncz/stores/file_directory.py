@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from asyncz.clock import SystemClock
 from asyncz.exceptions import UnreadableRecordError
 from asyncz.file_lock import FileLock
+from asyncz.stores.file_changes import Changes, Seen, announce, catch_up, state_of
 
 __all__ = ["RecordDirectory", "Signature", "nanoseconds_now"]
 
@@ -28,6 +30,7 @@ _COMMON = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | _NO_FOLLOW
 # Opening a FIFO somebody put there must not wait for its writer.
 _READ = os.O_RDONLY | _COMMON | getattr(os, "O_NONBLOCK", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _COMMON
+_CHANGE = os.O_RDWR | _COMMON | getattr(os, "O_NONBLOCK", 0)
 _OPEN_DIRECTORY = os.O_RDONLY | _COMMON | getattr(os, "O_DIRECTORY", 0)
 
 _TEMPORARY = re.compile(r"\.asyncz-[0-9a-f]{16}\.tmp")
@@ -60,26 +63,46 @@ class RecordDirectory:
     Args:
         path: Made with `mode` if missing, its parents too; an existing one keeps its rights.
         suffix: What the names of records end with.
+        within: The directory that it is in, open; None: anywhere.
+        make: Whether it is made if missing.
 
     Raises:
         OSError: It is a symbolic link or no directory, or cannot be made or opened.
     """
 
-    def __init__(self, path: Path, suffix: str, mode: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        suffix: str,
+        mode: int,
+        within: RecordDirectory | None = None,
+        *,
+        make: bool = True,
+    ) -> None:
         self.path = Path(os.path.abspath(path))
         self.suffix = suffix
         self.mode = mode
+        self._within = within
+        self._make = make
+        self.times_opened = 0
         self.open()
 
     def open(self) -> None:
         """Open it, again if somebody removed it meanwhile. Raises as the constructor does."""
-        with suppress(FileExistsError):
-            self.path.mkdir(mode=self.mode, parents=True)
         self._descriptor: int | None = None
+        within = None if self._within is None else self._within._descriptor
+        if self._make:
+            with suppress(FileExistsError):
+                if within is None:
+                    self.path.mkdir(mode=self.mode, parents=self._within is None)
+                else:
+                    os.mkdir(self.path.name, self.mode, dir_fd=within)
         if _BY_DESCRIPTOR:
-            self._descriptor = os.open(self.path, _OPEN_DIRECTORY)
+            where = self.path if within is None else self.path.name
+            self._descriptor = os.open(where, _OPEN_DIRECTORY, dir_fd=within)
         elif self.path.is_symlink() or not self.path.is_dir():
             raise NotADirectoryError(f"{str(self.path)!r} is not a directory")
+        self.times_opened += 1
         self.lock = FileLock(self._place(LOCK_NAME), dir_fd=self._descriptor)
 
     def close(self) -> None:
@@ -156,6 +179,24 @@ class RecordDirectory:
             raise
         return signatures
 
+    def replace_all(self, files: Mapping[str, bytes]) -> dict[str, Signature]:
+        """As `write_all`, but files may have those names. Raises OSError; some may be in place."""
+        temporary: dict[str, str] = {}
+        try:
+            for name, data in files.items():
+                temporary[name] = new = f".asyncz-{os.urandom(8).hex()}.tmp"
+                with open(self._create(new), "wb") as file:
+                    file.write(data)
+            signatures = {name: self._flush(new) for name, new in temporary.items()}
+            for name in files:
+                self._replace(temporary[name], name)
+                del temporary[name]
+        finally:
+            for left in temporary.values():
+                with suppress(OSError):
+                    self.remove(left)
+        return signatures
+
     def _flush(self, name: str) -> Signature:
         descriptor = os.open(self._place(name), _READ, dir_fd=self._descriptor)
         try:
@@ -175,14 +216,9 @@ class RecordDirectory:
             data: All of it.
             keep_old: Set the one that is there aside first.
         """
-        temporary = f".asyncz-{os.urandom(8).hex()}.tmp"
-        descriptor = self._create(temporary)
+        temporary = self.prepare(data)
         try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-                written = Signature.of(os.fstat(descriptor))
+            written = self.signature(temporary)
             if keep_old:
                 self._keep(name)
             self._replace(temporary, name)
@@ -190,7 +226,58 @@ class RecordDirectory:
             with suppress(OSError):
                 self.remove(temporary)
             raise
+        assert written is not None  # noqa: S101  # it was there a moment ago, under the lock
         return written
+
+    def prepare(self, data: bytes) -> str:
+        """Write a file under a temporary name, flushed, and return the name."""
+        temporary = f".asyncz-{os.urandom(8).hex()}.tmp"
+        descriptor = self._create(temporary)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                self.remove(temporary)
+            raise
+        return temporary
+
+    def put_in_place(self, temporary: str, name: str) -> None:
+        """Give a file that `prepare` has written its name. Lasts only after `sync`."""
+        self._replace(temporary, name)
+
+    def open_file(self, name: str, *, append: bool = False) -> int:
+        """A descriptor of a plain file, to read and to write.
+
+        Args:
+            name: The file's.
+            append: Whether what is written comes at its end.
+
+        Raises:
+            OSError: It is not there, or is not a plain file.
+        """
+        flags = _CHANGE | os.O_APPEND if append else _CHANGE
+        descriptor = os.open(self._place(name), flags, dir_fd=self._descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, f"{name!r} is not a plain file")
+        return descriptor
+
+    def lock_on(self, name: str) -> FileLock:
+        """A lock whose file has that name."""
+        return FileLock(self._place(name), dir_fd=self._descriptor)
+
+    def names(self) -> list[str]:
+        """The names of all that is in it."""
+        return os.listdir(self.path if self._descriptor is None else self._descriptor)
+
+    def is_removed(self) -> bool:
+        """Whether somebody has removed the directory."""
+        if self._descriptor is None:
+            return not self.path.is_dir()
+        return os.fstat(self._descriptor).st_nlink == 0
 
     def remove(self, name: str) -> None:
         """Remove a file. Lasts only after `sync`."""
@@ -227,21 +314,15 @@ class RecordDirectory:
 
     def state(self) -> bytes:
         """What the last change wrote into the lock file; read and written under the lock."""
-        descriptor = self.lock.descriptor
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        # An empty one is new. With a state of its own it cannot pass for another new one later.
-        return os.read(descriptor, 64) or self.begin_change()
+        return state_of(self.lock.descriptor)
 
-    def begin_change(self) -> bytes:
-        """Tell the other processes that the directory changes, and return the new state.
+    def begin_change(self, names: Collection[str] | None = None) -> Seen:
+        """Tell the other processes which files change from now on (None: any), under the lock."""
+        return announce(self.lock.descriptor, names)
 
-        Before the change: a writer that is killed in the middle has said so already. It need not
-        last: after a power failure no process is left that knows an older state.
-        """
-        state = os.urandom(16).hex().encode()
-        os.lseek(self.lock.descriptor, 0, os.SEEK_SET)
-        os.write(self.lock.descriptor, state)
-        return state
+    def changes(self, seen: Seen) -> Changes:
+        """What the other processes have changed since, under the lock."""
+        return catch_up(self.lock.descriptor, seen)
 
     def _keep(self, name: str) -> None:
         """Give a file that is to be replaced a second name, so that it is never without one."""

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from base64 import b32encode
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Generator, Iterator
 from functools import lru_cache
 from hashlib import sha256
 
+from asyncz.clock import SystemClock
 from asyncz.exceptions import UnreadableRecordError
 from asyncz.serializers.base import Record
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.base import QuarantineNews
+from asyncz.stores.file_changes import NOWHERE
 from asyncz.stores.file_directory import RecordDirectory, Signature, nanoseconds_now
+from asyncz.stores.file_entries import BY_NAME, FIRST_RETRY, Entry, RunOrder
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
-__all__ = ["BY_NAME", "Entry", "RecordIndex", "name_of"]
+__all__ = ["BY_NAME", "RecordIndex", "name_of"]
+
+CLOCK = SystemClock()  # how long a look takes is up to the machine
 
 LOOK_AGAIN = 1.0
 """Seconds after which all files are looked at even if no scheduler has changed one: people do."""
-BY_NAME = "file:"
-FIRST_RETRY = 1.0
+LOOK_SELDOM = 50
+"""But looking at very many takes no more than one part of so many of the time."""
 LAST_RETRY = 30.0
+_DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [one + other for one in _DIGITS for other in _DIGITS]
+_PLACES = range(250, -1, -10)
+_BARE = re.compile(r"[a-z2-7]{52}\.[A-Za-z0-9_-]{1,32}")
 
 
 @lru_cache(maxsize=4096)
@@ -32,49 +40,16 @@ def name_of(task_id: str, suffix: str) -> str:
     Raises:
         UnicodeEncodeError: The id is not valid text.
     """
-    return b32encode(sha256(task_id.encode()).digest()).decode().rstrip("=").lower() + suffix
-
-
-@dataclass(slots=True)
-class Entry:
-    """One file. It is quarantined while it has an error.
-
-    Args:
-        task_id: Of the record; None if that could not be learned.
-        next_run: Microseconds since the epoch; None: paused.
-        order: Of insertion.
-        settled: Whether the signature is sure to tell the next change of the file.
-        retry_at: When (monotonic) a record with an error is to be tried again, although its file
-            is the same: what it needs may have come, such as a newer release of the code.
-    """
-
-    name: str
-    signature: Signature
-    settled: bool = True
-    task_id: str | None = None
-    record: Record | None = None
-    next_run: int | None = None
-    order: int = 0
-    error: str | None = None
-    retry_at: float = 0.0
-    retry_delay: float = FIRST_RETRY
-
-    @property
-    def shown_id(self) -> str:
-        """The task's id, or where the record lies."""
-        return self.task_id if self.task_id is not None else f"{BY_NAME}{self.name}"
-
-    @property
-    def place(self) -> tuple[int, int, str]:
-        """Sorts a scheduled record: by next run time, then by insertion."""
-        return self.next_run or 0, self.order, self.name
+    number = int.from_bytes(sha256(task_id.encode()).digest(), "big") << 4
+    # As base 32 does, of which the standard library's own takes several times as long.
+    return "".join([_PAIRS[number >> place & 1023] for place in _PLACES]) + suffix
 
 
 class RecordIndex:
     """The parsed records of a directory, kept in step with it. Used under the directory's lock.
 
-    While no process that shares the directory has changed it, nothing is looked at, except all
-    files once a second. Otherwise each file is, and those that differ are read again.
+    Only what a process that shares the directory has announced is looked at, and, once a second
+    or less often if there are very many, all files: those that differ are read again.
 
     Args:
         directory: Where.
@@ -101,9 +76,15 @@ class RecordIndex:
         self._told: dict[str, QuarantineNews] = {}
         self._entries: dict[str, Entry] = {}
         self._failed: set[str] = set()
-        self._state: bytes | None = None
+        self._order = RunOrder(self._entries)
+        self._seen = NOWHERE
         self._looked_at = 0.0
+        self._look_again = LOOK_AGAIN
         self._last_order = 0
+
+    def look_ahead(self) -> None:
+        """Read all files without the lock, which `refresh` then has to be held for less long."""
+        self._look_at_all(False)
 
     def refresh(self, *, thorough: bool = False) -> None:
         """Get in step with the directory.
@@ -111,11 +92,17 @@ class RecordIndex:
         Args:
             thorough: Look at each file, and try the unreadable ones, in any case.
         """
-        state = self._directory.state()
+        names, seen = self._directory.changes(self._seen)
         now = self._monotonic()
-        if thorough or state != self._state or not 0 <= now - self._looked_at < LOOK_AGAIN:
+        if thorough or names is None or not 0 <= now - self._looked_at < self._look_again:
+            began = CLOCK.monotonic()
             self._look_at_all(thorough)
-            self._state, self._looked_at = state, now
+            self._look_again = max(LOOK_AGAIN, LOOK_SELDOM * (CLOCK.monotonic() - began))
+            self._looked_at = now
+        else:
+            for name in filter(self._is_name, names):
+                self._look_at_one(name)
+        self._seen = seen
         for name in tuple(self._failed):
             entry = self._entries[name]
             if entry.record is not None and (thorough or now >= entry.retry_at):
@@ -141,7 +128,7 @@ class RecordIndex:
     def _is_the_same(self, known: Entry, signature: Signature) -> bool:
         # A file that is very young may have changed without a trace, but not by one of us.
         return known.signature == signature and (
-            known.settled or self._directory.state() == self._state
+            known.settled or self._directory.state() == self._seen.state
         )
 
     def __len__(self) -> int:
@@ -154,6 +141,14 @@ class RecordIndex:
     def readable(self) -> Iterator[Entry]:
         """The entries that make tasks."""
         return (entry for entry in self._entries.values() if entry.error is None)
+
+    def scheduled(self, until: int) -> Generator[Entry]:
+        """Those of them that are due until then, the earliest first. To be closed."""
+        return self._order.up_to(until)
+
+    def earliest(self) -> Entry | None:
+        """The one that is due first."""
+        return self._order.first()
 
     def quarantined(self) -> Iterator[Entry]:
         """The other entries."""
@@ -189,15 +184,21 @@ class RecordIndex:
             self._fail(entry, reason(exc), self._monotonic())
             return None
 
-    def begin_change(self) -> None:
-        """This process changes files now, and tells the index of each by `put` and `drop`."""
-        in_step = self._directory.state() == self._state
-        state = self._directory.begin_change()
-        self._state = state if in_step else None
+    def begin_change(self, names: Collection[str] | None) -> None:
+        """This process changes files now, and tells the index of each by `put` and `drop`.
 
-    def put(self, name: str, signature: Signature, record: Record) -> None:
+        Args:
+            names: Which; None: any.
+        """
+        in_step = self._directory.state() == self._seen.state
+        seen = self._directory.begin_change(names)
+        if in_step:
+            self._seen = seen
+
+    def put(self, name: str, signature: Signature, record: Record, data: bytes) -> None:
         """A file has been written, with a record that is known to be good."""
         entry = Entry(name, signature, signature.is_settled(nanoseconds_now()))
+        entry.content = hash(data)
         self._learn(entry, record)
         self._enter(entry)
 
@@ -209,7 +210,18 @@ class RecordIndex:
 
     def forget_state(self) -> None:
         """Something went wrong in the middle: look at everything the next time."""
-        self._state = None
+        self._seen = NOWHERE
+
+    def _is_name(self, name: str) -> bool:
+        # Whoever can write there may write anything; none of it may lead out of the directory.
+        return name.endswith(self._directory.suffix) and _BARE.fullmatch(name) is not None
+
+    def _look_at_one(self, name: str) -> None:
+        signature = self._directory.signature(name)
+        if signature is None:
+            self.drop(name)
+        else:
+            self._look_at(name, signature, signature.is_settled(nanoseconds_now()), False)
 
     def _look_at_all(self, thorough: bool) -> None:
         seen = set()
@@ -226,6 +238,9 @@ class RecordIndex:
         if entry is not None:
             if entry.signature == signature and not self._is_worth_reading(entry, thorough):
                 return entry
+            if entry.signature == signature and self._has_same_content(entry):
+                entry.settled = settled
+                return entry
             # What was known before its file was spoilt still says whose it is.
             fresh.task_id, fresh.order = entry.task_id, entry.order
             if entry.signature == signature:
@@ -240,11 +255,19 @@ class RecordIndex:
             return thorough or not entry.settled or self._monotonic() >= entry.retry_at
         return not entry.settled
 
+    def _has_same_content(self, entry: Entry) -> bool:
+        """Whether a good record, of a young file that looks the same, is still what is in it."""
+        try:
+            return entry.error is None and hash(self._directory.read(entry.name)) == entry.content
+        except UnreadableRecordError:
+            return False
+
     def _read(self, entry: Entry) -> None:
         now = self._monotonic()
         data = b""
         try:
             data = self._directory.read(entry.name)
+            entry.content = hash(data)
             record = self._unpack(data)
         except UnreadableRecordError as exc:
             claimed = self._identify(data)
@@ -285,6 +308,7 @@ class RecordIndex:
             if entry.name in self._told:
                 self._changed.add(entry.name)
             self._failed.discard(entry.name)
+            self._order.add(entry)
 
     def _fail(self, entry: Entry, error: str, now: float) -> None:
         if entry.error is not None:
@@ -300,5 +324,6 @@ class RecordIndex:
             self._changed.add(entry.name)
         if entry.error is None:
             self._failed.discard(entry.name)
+            self._order.add(entry)
         else:
             self._failed.add(entry.name)

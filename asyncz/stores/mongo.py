@@ -8,13 +8,16 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
-from asyncz.exceptions import ConfigurationError, StoreError
+from asyncz.clock import SystemClock
+from asyncz.exceptions import ConfigurationError
+from asyncz.stores.cluster import Pulse
 from asyncz.stores.mongo_adding import MongoAdding
 from asyncz.stores.mongo_client import Link, check_client, open_link
+from asyncz.stores.mongo_cluster import MongoCluster, Parts
 from asyncz.stores.mongo_documents import segments_of
+from asyncz.stores.mongo_pulse import MongoPulse
 from asyncz.stores.mongo_rows import Collections, MongoRows, prepare
 from asyncz.stores.mongo_steps import MongoSteps
-from asyncz.stores.records import RecordStore
 from asyncz.stores.rows import Place, Row, Step, StoredRow
 from asyncz.tasks.base import Task
 from asyncz.tasks.query import TaskQuery
@@ -27,12 +30,13 @@ SWEEP_EVERY = 60.0
 T = TypeVar("T")
 
 
-class MongoDBStore(RecordStore):
+class MongoDBStore(MongoCluster):
     """Keeps each task as a document of a MongoDB collection, on a standalone server as well.
 
     Writes are acknowledged by a majority of the replica set, from the journal. Beside the
     collection there are `NAME.unreadable`, for records that `delete_task` or `update_task` has set
-    aside, and `NAME.meta`.
+    aside, `NAME.runs`, `NAME.nodes`, `NAME.notices` and `NAME.meta`. Several schedulers may share
+    it.
 
     Args:
         database: Its name.
@@ -53,6 +57,7 @@ class MongoDBStore(RecordStore):
     uri: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False, exclude=True)
 
     _link: Link | None = PrivateAttr(default=None)
+    _started_parts: Parts | None = PrivateAttr(default=None)
     _rows: MongoRows | None = PrivateAttr(default=None)
     _adding: MongoAdding | None = PrivateAttr(default=None)
     _steps: MongoSteps | None = PrivateAttr(default=None)
@@ -94,7 +99,8 @@ class MongoDBStore(RecordStore):
         alias = self.alias or ""
         self._link = await open_link(self.client, self.uri or DEFAULT_URI, self.host, alias)
         collections = Collections.through(self._link, self.database, self.collection)
-        self._rows = MongoRows(collections)
+        self._started_parts = Parts(collections, self.host.clock, self._seal)
+        self._rows = self._started_parts.rows
         self._adding = MongoAdding(collections, alias)
         self._steps = MongoSteps(collections.tasks)
         await self._call(lambda: prepare(collections, alias))
@@ -103,7 +109,7 @@ class MongoDBStore(RecordStore):
     async def _close(self) -> None:
         link, self._link = self._link, None
         steps, self._steps = self._steps, None
-        self._rows = self._adding = None
+        self._rows = self._adding = self._started_parts = None
         if link is None:
             return
         try:
@@ -136,8 +142,13 @@ class MongoDBStore(RecordStore):
         if until is not None:
             await self._look_after()
         rows = await self._call(lambda: self._started_rows.page(after, limit, until))
+        if until is not None:
+            self._parts.known.saw((row.key, row.order) for row in rows)
         await asyncio.sleep(0)  # the driver decodes a page in one go; reading it is another
         return rows
+
+    async def _find_place(self, number: int, until: int) -> Place | None:
+        return await self._call(lambda: self._started_rows.find_place(number, until))
 
     async def _advance(self, steps: Sequence[Step]) -> list[bool]:
         await asyncio.sleep(0)  # they were planned in one go
@@ -165,14 +176,24 @@ class MongoDBStore(RecordStore):
         self._sweep_at = self._monotonic() + SWEEP_EVERY
         if self._adding is not None:
             await self._call(self._adding.sweep)
+            await self._call(self._started_rows.remove_left_over)
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._link is None:
             raise self._not_started()
         return await self._link.call(work)
 
-    def _not_started(self) -> StoreError:
-        return StoreError(f"The store {self.alias!r} (MongoDBStore) is not started.")
+    def pulse(self, node_id: str) -> Pulse | None:
+        if not isinstance(self.host.clock, SystemClock):
+            return None
+        uri, alias = self.uri or DEFAULT_URI, self.alias or ""
+        return MongoPulse(self.client, uri, self.database, self.collection, node_id, alias)
+
+    @property
+    def _parts(self) -> Parts:
+        if self._started_parts is None:
+            raise self._not_started()
+        return self._started_parts
 
     @property
     def _started_rows(self) -> MongoRows:

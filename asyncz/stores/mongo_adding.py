@@ -23,8 +23,15 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from asyncz.exceptions import StoreError
 from asyncz.stores.mongo_client import Document, repeated
-from asyncz.stores.mongo_documents import NOT_THERE, document_of, surplus_of
+from asyncz.stores.mongo_documents import (
+    GONE,
+    HAS_NOTHING_OPEN,
+    NOT_THERE,
+    document_of,
+    surplus_of,
+)
 from asyncz.stores.mongo_rows import Collections
+from asyncz.stores.mongo_runs import carried_over
 from asyncz.stores.rows import Row
 
 __all__ = ["MongoAdding"]
@@ -39,7 +46,7 @@ FORGET_AFTER_MS = 86_400_000
 ATTEMPTS = 5
 MAX_DOUBTS = 100_000
 DUPLICATE_KEY = 11000
-SEEN = ("added", "rev", "next_run", "ended", "staged")
+SEEN = ("added", "rev", "next_run", "order", "staged", "active.at", "ledger.at")
 
 
 class _Way(Enum):
@@ -113,7 +120,7 @@ class MongoAdding:
         staged = found.get("staged")
         if isinstance(staged, dict):
             return await self._settle(staged.get("call"), row.key)
-        is_left_over = found.get("next_run") is NOT_THERE and "ended" in found
+        is_left_over = found.get("next_run") is NOT_THERE
         is_ours = found.get("rev") == 1 and found.get("added") == self._doubts.get(row.key, 0)
         if is_left_over or is_ours:
             return await self._take_over(row, document, found)
@@ -122,14 +129,21 @@ class MongoAdding:
     async def _take_over(self, row: Row, document: Document, found: Document) -> _Way:
         """Put the new one in the place of one that does not count, or was ours.
 
-        It keeps the tokens of steps, for those who are about to look which ones they made.
+        It keeps the tokens of steps, for those who are about to look which ones they made, and
+        the open runs of the one before, which go on.
         """
+        is_same = {"_id": {"$eq": row.key}, "rev": found.get("rev"), "added": found.get("added")}
         fields = {name: value for name, value in document.items() if name not in ("_id", "rev")}
         surplus = {**surplus_of(row), "ended": ""}
-        done = await self._tasks.update_one(
-            {"_id": {"$eq": row.key}, "rev": found.get("rev"), "added": found.get("added")},
-            {"$set": fields, "$unset": surplus, "$inc": {"rev": 1}},
-        )
+        if found.get("order") != document["order"]:
+            surplus["last"] = ""
+            if found.get("active") or found.get("ledger"):
+                before = await self._tasks.find_one(is_same)
+                if before is None:
+                    return _Way.FREE
+                fields |= carried_over(before)
+        change = {"$set": fields, "$unset": surplus, "$inc": {"rev": 1}}
+        done = await self._tasks.update_one(is_same, change)
         return _Way.DONE if done.matched_count else _Way.FREE
 
     # Several documents.
@@ -208,7 +222,11 @@ class MongoAdding:
         await self._meta.delete_one({"_id": token})
 
     async def _remove_staged(self, token: ObjectId) -> None:
-        await repeated(lambda: self._tasks.delete_many({"staged.call": token}))
+        # In the place of one whose runs are still open, it leaves them.
+        those = {"staged.call": token}
+        with_open = {**those, "$or": [{name: {"$exists": True}} for name in HAS_NOTHING_OPEN]}
+        await repeated(lambda: self._tasks.update_many(with_open, GONE))
+        await repeated(lambda: self._tasks.delete_many(those))
 
     async def _settle(self, call: Any, key: str = "") -> _Way:
         """See whether a call still goes on, and bring it to its end if not."""

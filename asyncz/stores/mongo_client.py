@@ -35,7 +35,9 @@ __all__ = [
     "Link",
     "check_client",
     "driver_errors",
+    "like",
     "open_link",
+    "options_for",
     "repeated",
 ]
 
@@ -197,10 +199,7 @@ async def open_link(client: Any, uri: str, host: StoreHost, alias: str) -> Link:
 
 
 async def _make_client(uri: str, alias: str) -> Any:
-    given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2])}
-    options: dict[str, Any] = {
-        name: value for name, value in CLIENT_OPTIONS.items() if name.lower() not in given
-    }
+    options = options_for(uri)
     try:
         if find_spec("motor") is None:
             return pymongo.AsyncMongoClient(uri, **options)
@@ -216,6 +215,25 @@ async def _make_client(uri: str, alias: str) -> Any:
             "must be like mongodb://user:password@host:27017/?option=value, with user and "
             "password percent-encoded."
         ) from None
+
+
+def options_for(uri: str) -> dict[str, Any]:
+    """The options of a client that is made here, where a URI does not say otherwise."""
+    given = {name.lower() for name, _ in parse_qsl(uri.partition("?")[2])}
+    return {name: value for name, value in CLIENT_OPTIONS.items() if name.lower() not in given}
+
+
+def like(client: Any) -> dict[str, Any]:
+    """What makes an `AsyncMongoClient` that goes where a user's client goes.
+
+    Its own encryption and the listeners of its events are left out: they are of its loop.
+    """
+    driver = client.delegate if _is_motor(client) else client
+    # There is no public way to ask for them; this is what the driver makes copies of itself with.
+    given: dict[str, Any] = dict(driver._init_kwargs)
+    for name in ("auto_encryption_opts", "event_listeners", "document_class", "type_registry"):
+        given.pop(name, None)
+    return {**given, "connect": False}
 
 
 def _on_this_loop(client: Any) -> Any:

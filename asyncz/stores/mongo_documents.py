@@ -8,7 +8,9 @@
 | `rev` | counts the changes |
 | `record` | the record's bytes |
 | `added` | the token of the call that added it |
-| `claims` | the tokens of the last calls that made a step of it |
+| `claims` | the tokens of the last calls that made a step of it, or fired it |
+| `active`, `ledger` | its open runs, see `mongo_runs`; they may be there longer than the task |
+| `last` | the latest instant that was fired |
 | `staged` | while the call that adds it goes on: its token (`call`) and the `next_run` to be |
 | `ended` | when its last step was made; it is removed a moment later |
 | `opaque` | true if what follows is secret, and missing |
@@ -31,12 +33,18 @@ from asyncz.stores.rows import Place, Row, StoredRow
 from asyncz.tasks.query import TaskQuery, TaskSummary
 
 __all__ = [
+    "BY_KEY",
     "DUE_ORDER",
+    "GONE",
+    "HAS_NOTHING_OPEN",
     "INDEXES",
+    "IS_GONE",
     "IS_PAUSED",
     "IS_SCHEDULED",
     "IS_THERE",
+    "NOTES",
     "NOT_THERE",
+    "OWNERS",
     "PAUSED_END",
     "ROW_FIELDS",
     "SCHEDULED_END",
@@ -58,9 +66,12 @@ NOT_THERE = False
 """The `next_run` of a document that does not count: no range of numbers has it, nor has null."""
 LOWEST = Int64(-(2**63))
 IS_THERE: Document = {"next_run": {"$ne": NOT_THERE}}
+IS_GONE: Document = {"next_run": NOT_THERE, "staged": {"$exists": False}}
+HAS_NOTHING_OPEN: Document = {"active.0": {"$exists": False}, "ledger.0": {"$exists": False}}
 IS_SCHEDULED: Document = {"next_run": {"$gte": LOWEST}}
 IS_PAUSED: Document = {"next_run": None}
 
+BY_KEY: Sort = [("_id", 1)]
 DUE_ORDER: Sort = [("next_run", 1), ("order", 1), ("_id", 1)]
 ROW_FIELDS = {"next_run": 1, "order": 1, "record": 1}
 
@@ -68,6 +79,8 @@ FORGET_ENDED_AFTER = 7 * 86_400
 """Seconds after which the server removes what a process that was killed had no time to. Long, for
 one that lost sight of the server may want to undo it."""
 
+OWNERS = "asyncz_owners"
+NOTES = "asyncz_notes"
 INDEXES = [
     IndexModel(DUE_ORDER, name="asyncz_due"),
     IndexModel([("staged.call", 1)], name="asyncz_staged", sparse=True),
@@ -75,6 +88,9 @@ INDEXES = [
         [("ended", 1)], name="asyncz_ended", sparse=True, expireAfterSeconds=FORGET_ENDED_AFTER
     ),
     IndexModel([("opaque", 1)], name="asyncz_opaque", sparse=True),
+    # Nothing of a document whose arrays are empty is in these.
+    IndexModel([("active.owner", 1)], name=OWNERS, sparse=True),
+    IndexModel([("ledger.claim", 1)], name=NOTES, sparse=True),
 ]
 
 
@@ -106,6 +122,14 @@ def document_of(row: Row, token: ObjectId) -> Document:
         "added": token,
         **contents_of(row),
     }
+
+
+GONE: Document = {
+    "$set": {"next_run": NOT_THERE},
+    "$unset": dict.fromkeys((*TaskSummary._fields, "opaque", "record", "staged"), ""),
+    "$inc": {"rev": 1},
+}
+"""The change of a task that is deleted while runs of it are open: they cannot be run again."""
 
 
 def row_of(document: Mapping[str, Any]) -> StoredRow:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pymongo import DeleteMany, UpdateMany
 from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTimeoutError
 
 from asyncz.exceptions import StoreError
 from asyncz.stores.mongo_client import Collection, Document, Link, repeated
 from asyncz.stores.mongo_documents import (
     DUE_ORDER,
+    GONE,
+    HAS_NOTHING_OPEN,
     INDEXES,
+    IS_GONE,
     IS_PAUSED,
     IS_SCHEDULED,
     IS_THERE,
     PAUSED_END,
     ROW_FIELDS,
+    SCHEDULED_END,
     Bound,
     Segment,
     bound_after,
@@ -25,11 +30,13 @@ from asyncz.stores.mongo_documents import (
     row_of,
     surplus_of,
 )
+from asyncz.stores.mongo_notices import MongoNotices
+from asyncz.stores.mongo_runs import RUN_INDEXES
 from asyncz.stores.rows import Place, Row, StoredRow
 
 __all__ = ["SCHEMA_VERSION", "Collections", "MongoRows"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = "schema"
 
 
@@ -40,16 +47,23 @@ class Collections(NamedTuple):
         tasks: Its tasks.
         aside: Records that could not be read and whose place was needed.
         meta: The version of all this, and the calls that add tasks and have not ended.
+        runs: What became of runs.
+        nodes: The schedulers that share it.
+        notices: What they announce.
     """
 
     tasks: Collection
     aside: Collection
     meta: Collection
+    runs: Collection
+    nodes: Collection
+    notices: Collection
 
     @classmethod
     def through(cls, link: Link, database: str, name: str) -> Collections:
         """Those of a store."""
-        names = (name, f"{name}.unreadable", f"{name}.meta")
+        beside = ("unreadable", "meta", "runs", "nodes", "notices")
+        names = (name, *(f"{name}.{each}" for each in beside))
         return cls(*(link.collection(database, each) for each in names))
 
 
@@ -76,6 +90,13 @@ async def prepare(collections: Collections, alias: str) -> None:
             "upgrade asyncz, or give the store another collection."
         )
     await collections.tasks.create_indexes(INDEXES)
+    await collections.runs.create_indexes(RUN_INDEXES)
+    await MongoNotices(collections.notices).prepare()
+    if version < SCHEMA_VERSION:
+        # Before runs were kept, documents lacked their fields, which is how they say "none".
+        # An older release would delete a task together with its open runs.
+        older = {"_id": SCHEMA, "version": version}
+        await meta.update_one(older, {"$set": {"version": SCHEMA_VERSION}})
 
 
 class MongoRows:
@@ -100,6 +121,13 @@ class MongoRows:
             rows += await self._between(start, PAUSED_END, limit - len(rows))
         return rows
 
+    async def find_place(self, number: int, until: int) -> Place | None:
+        """The place of the row of this number among those due at or before a time, if any."""
+        found = self._tasks.find({}, ROW_FIELDS, skip=number - 1, limit=1).sort(DUE_ORDER)
+        start, end = bound_after(None, False), bound_until(until)
+        rows = await _rows(found.hint(DUE_ORDER).min(start).max(end), 1)
+        return rows[0].place if rows else None
+
     async def _between(self, start: Bound, end: Bound, limit: int) -> list[StoredRow]:
         if limit <= 0:
             return []  # the server takes it for no limit
@@ -115,16 +143,33 @@ class MongoRows:
         return bool(done.matched_count)
 
     async def remove(self, keys: Sequence[str]) -> int:
-        """Remove rows; returns how many there were."""
-        gone: Document = {"_id": {"$in": list(keys)}, **IS_THERE}
+        """Remove rows; returns how many there were. Open runs stay, and can still be ended."""
+        these: Document = {"_id": {"$in": list(keys)}, **IS_THERE}
+        changes: list[DeleteMany | UpdateMany] = [
+            DeleteMany({**these, **HAS_NOTHING_OPEN}),
+            UpdateMany(these, GONE),
+        ]
         try:
-            return int((await self._tasks.delete_many(gone)).deleted_count)
+            done = await self._tasks.bulk_write(changes)
+            return int(done.deleted_count + done.matched_count)
         except ServerSelectionTimeoutError:
             raise
         except AutoReconnect:
             # How many of them the first attempt has removed, nobody knows.
-            await self._tasks.delete_many(gone)
+            await self._tasks.bulk_write(changes)
             return len(keys)
+
+    async def remove_left_over(self) -> None:
+        """Remove what is left of tasks that were deleted while runs of them were open."""
+        ended = {**IS_GONE, **HAS_NOTHING_OPEN, "ended": {"$exists": False}}
+        await self._tasks.delete_many(ended, hint=DUE_ORDER)
+
+    async def first(self) -> int | None:
+        """The earliest next run time there is."""
+        rows = self._tasks.find({}, {"next_run": 1, "_id": 0}, limit=1).sort(DUE_ORDER)
+        bounds = rows.hint(DUE_ORDER).min(bound_after(None, False)).max(SCHEDULED_END)
+        found = await bounds.to_list(1)
+        return int(found[0]["next_run"]) if found else None
 
     async def set_aside(self, row: StoredRow) -> bool:
         """Move a row to where unreadable ones are kept. False: it is not what it was."""
@@ -136,10 +181,13 @@ class MongoRows:
         kept = {"key": row.key, "document": found}
         copy = await self._aside.insert_one(kept)
         is_same = {**is_it, "rev": found.get("rev"), "record": found.get("record")}
-        done = await self._tasks.delete_one(is_same)
-        if not done.deleted_count:
+        done = await self._tasks.delete_one({**is_same, **HAS_NOTHING_OPEN})
+        is_away = bool(done.deleted_count)
+        if not is_away:
+            is_away = bool((await self._tasks.update_one(is_same, GONE)).matched_count)
+        if not is_away:
             await self._aside.delete_one({"_id": copy.inserted_id})
-        return bool(done.deleted_count)
+        return is_away
 
     async def count(self) -> tuple[int, int]:
         """How many rows are scheduled and how many are paused."""

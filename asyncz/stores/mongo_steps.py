@@ -17,14 +17,13 @@ from pymongo import UpdateMany
 from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
 
 from asyncz.stores.mongo_client import Collection, Document
-from asyncz.stores.mongo_documents import NOT_THERE
+from asyncz.stores.mongo_documents import BY_KEY, HAS_NOTHING_OPEN, IS_GONE, NOT_THERE
 from asyncz.stores.rows import Step
 
 __all__ = ["MongoSteps"]
 
 KEPT_CLAIMS = 8
 REMEMBERED = 8
-BY_KEY = [("_id", 1)]
 
 
 class MongoSteps:
@@ -60,7 +59,7 @@ class MongoSteps:
     async def remove_ended(self) -> None:
         """Remove the tasks that have ended."""
         for token, keys in list(self._ended.items()):
-            gone = {"_id": {"$in": keys}, "next_run": NOT_THERE, "claims": token}
+            gone = {"_id": {"$in": keys}, **IS_GONE, **HAS_NOTHING_OPEN, "claims": token}
             await self._tasks.delete_many(gone, hint=BY_KEY)
             self._ended.pop(token, None)
 

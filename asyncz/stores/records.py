@@ -89,6 +89,10 @@ class RecordStore(SerializingStore):
             until: Only those with a next run time up to this one; None: all, paused ones too.
         """
 
+    async def _find_place(self, number: int, until: int) -> Place | None:
+        """The place of the row of this number, from 1; None: it is not due, or not known."""
+        return None
+
     @abstractmethod
     async def _advance(self, steps: Sequence[Step]) -> list[bool]:
         """Make each step whose row still has the expected next run time; say which were made."""
@@ -129,10 +133,12 @@ class RecordStore(SerializingStore):
             await self._close()
 
     async def add_task(self, task: Task) -> None:
-        await self.add_tasks([task])
+        await self._add([self._row_of(task)], [task])
 
     async def add_tasks(self, tasks: Sequence[Task]) -> None:
-        rows = [row async for row in self._rows_of(tasks)]
+        await self._add([row async for row in self._rows_of(tasks)], tasks)
+
+    async def _add(self, rows: Sequence[Row], tasks: Sequence[Task]) -> None:
         by_key = {row.key: task.id for row, task in zip(rows, tasks, strict=True)}
         if self.max_tasks is not None:
             await self._make_room(len(rows))
@@ -208,16 +214,29 @@ class RecordStore(SerializingStore):
         due: list[Task] = []
         if limit == 0:
             return due
-        size = PAGE if limit is None else min(limit, PAGE)
+        passed_over = {self.key_of(task_id) for task_id in exclude}
+        size = PAGE if limit is None else min(limit + len(passed_over), PAGE)
         async for rows in self._pages(to_microseconds(now), size):
-            async for _, task in self._tasks_of(rows):
-                if task is not None and task.id not in exclude:
-                    due.append(task)
+            wanted = [row for row in rows if row.key not in passed_over]
+            due += [task async for _, task in self._tasks_of(wanted) if task is not None]
             # Reading them was one piece of work; what is done with them is another.
             await asyncio.sleep(0)
             if limit is not None and len(due) >= limit:
                 return due[:limit]
         return due
+
+    async def get_due_tasks_behind(
+        self, now: datetime, skip: int, limit: int, exclude: Set[str] = NO_IDS
+    ) -> list[Task]:
+        """See `ClusterStore`."""
+        until = to_microseconds(now)
+        place = await self._find_place(skip, until)
+        if place is None:
+            return []
+        rows = await self._fetch_page(place, min(limit, PAGE), until)
+        passed_over = {self.key_of(task_id) for task_id in exclude}
+        wanted = [row for row in rows if row.key not in passed_over]
+        return [task async for _, task in self._tasks_of(wanted) if task is not None]
 
     async def get_next_run_time(self, after: datetime | None = None) -> datetime | None:
         place = None if after is None else Place(to_microseconds(after) + 1, -1, "")

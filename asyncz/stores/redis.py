@@ -5,15 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence, Set
 from contextlib import suppress
+from datetime import datetime
 from logging import Logger, getLogger
 from typing import Any
 
+from asyncz.clock import SystemClock
 from asyncz.exceptions import StoreError
+from asyncz.runs.base import Run, RunQuery
+from asyncz.stores.cluster import (
+    ClusterStore,
+    Fired,
+    Firing,
+    Look,
+    Node,
+    NodeRecord,
+    OpenRun,
+    Pulse,
+    Reaped,
+    RunEnd,
+    RunRef,
+)
 from asyncz.stores.records import RecordStore
 from asyncz.stores.redis_batches import RedisBatches
 from asyncz.stores.redis_calls import RedisCalls
 from asyncz.stores.redis_find import BYTES, find_rows
 from asyncz.stores.redis_options import RedisOptions
+from asyncz.stores.redis_pulse import RedisPulse, twin_of
 from asyncz.stores.redis_rows import (
     PLACE_LENGTH,
     encode_key,
@@ -25,19 +42,23 @@ from asyncz.stores.redis_rows import (
     read_row,
     read_rows,
 )
+from asyncz.stores.redis_run_rows import RunTexts
+from asyncz.stores.redis_runs import RedisRuns
 from asyncz.stores.redis_server import check_durability, open_keys
 from asyncz.stores.rows import Place, Row, Step, StoredRow
+from asyncz.tasks.base import Task
 from asyncz.tasks.query import TaskQuery
 
 __all__ = ["RedisStore"]
 
 
-class RedisStore(RedisOptions, RecordStore):
+class RedisStore(RedisOptions, RecordStore, ClusterStore):
     """Keeps tasks on a Redis server, 6.2 or newer, or a Valkey server.
 
     Each change is one script, so it is made as a whole or not at all, and once, also when the
     connection breaks while it is made: it is then repeated, and the server knows a repetition.
-    Several schedulers may use the same keys.
+    Several schedulers may use the same keys. If the records are encrypted, so is what is said of
+    runs: reasons, errors, tracebacks.
 
     Args:
         database: The number of the database.
@@ -73,6 +94,7 @@ class RedisStore(RedisOptions, RecordStore):
         super().model_post_init(context)
         self._calls_in_use: RedisCalls | None = None
         self._batches: RedisBatches | None = None
+        self._runs_in_use: RedisRuns | None = None
 
     async def _open(self) -> None:
         own_loop = asyncio.get_running_loop()
@@ -83,6 +105,12 @@ class RedisStore(RedisOptions, RecordStore):
         )  # fmt: skip
         self._calls_in_use = calls
         self._batches = RedisBatches(calls)
+        texts = RunTexts(
+            str(self.alias), self.keeps_secret, self.conditional_encrypt, self.conditional_decrypt
+        )
+        self._runs_in_use = RedisRuns(
+            calls, self.host.clock, texts, self._task_of, self._quarantine.__contains__
+        )
         is_cluster = self.check_cluster(client)
         await open_keys(calls)
         await check_durability(calls, self.require_durable, self._logger, is_cluster)
@@ -90,7 +118,7 @@ class RedisStore(RedisOptions, RecordStore):
 
     async def _close(self) -> None:
         calls, self._calls_in_use = self._calls_in_use, None
-        self._batches = None
+        self._batches = self._runs_in_use = None
         if calls is None:
             return
         try:
@@ -138,6 +166,11 @@ class RedisStore(RedisOptions, RecordStore):
                 await self._started_batches.finish()
         return rows
 
+    async def _find_place(self, number: int, until: int) -> Place | None:
+        end = b"(" + encode_time(until + 1)
+        found = await self._calls("place", b"-", end, number - 1)
+        return read_row(found[0], b"").place if found else None
+
     async def _advance(self, steps: Sequence[Step]) -> list[bool]:
         if not steps:
             return []
@@ -153,6 +186,78 @@ class RedisStore(RedisOptions, RecordStore):
     ) -> tuple[list[StoredRow], int] | None:
         return await find_rows(self._calls, query, exclude)
 
+    # Sharing it.
+
+    async def join_node(self, node: Node, lease: float) -> None:
+        await self._runs.join(node, lease)
+
+    async def renew_node(self, node_id: str, lease: float, running: int) -> bool:
+        return await self._runs.renew(node_id, lease, running)
+
+    async def leave_node(self, node_id: str) -> None:
+        await self._runs.leave(node_id)
+
+    async def get_nodes(self) -> list[NodeRecord]:
+        return await self._runs.nodes()
+
+    def pulse(self, node_id: str) -> Pulse | None:
+        if not isinstance(self.host.clock, SystemClock):
+            return None
+        return RedisPulse(node_id, self._make_twin, self.keys, str(self.alias), self.timeout)
+
+    @property
+    def announces(self) -> bool:
+        return True
+
+    async def announce(self, node_id: str) -> None:
+        await self._calls.command("PUBLISH", self.keys.channel.decode(), node_id)
+
+    async def look(self) -> Look:
+        seen = await self._runs.look()
+        if seen.has_batches:
+            await self._started_batches.finish()
+        return Look(seen.now, seen.next_run_time, seen.unowned > 0)
+
+    async def fire(self, node_id: str, claim: str, firings: Sequence[Firing]) -> list[Fired]:
+        if any(firing.forget for firing in firings):
+            self._count_again_at = float("-inf")
+        return await self._runs.fire(node_id, claim, firings)
+
+    async def start_runs(self, node_id: str, refs: Sequence[RunRef]) -> list[bool]:
+        return await self._runs.start(node_id, refs)
+
+    async def finish_runs(self, node_id: str, ends: Sequence[RunEnd]) -> list[bool]:
+        return await self._runs.finish(node_id, ends)
+
+    async def release_runs(self, node_id: str, refs: Sequence[RunRef]) -> None:
+        await self._runs.release(node_id, refs)
+
+    async def get_own_runs(self, node_id: str) -> list[OpenRun]:
+        return await self._runs.own_runs(node_id)
+
+    async def reap(
+        self, node_id: str, *, bury: datetime | None, max_attempts: int, limit: int = 100
+    ) -> Reaped:
+        return await self._runs.reap(node_id, bury, max_attempts, limit)
+
+    async def get_runs(self, query: RunQuery) -> list[Run]:
+        return await self._runs.runs(query)
+
+    async def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:
+        return await self._runs.count_active(task_ids)
+
+    async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
+        return await self._runs.last_runs(task_ids)
+
+    async def forget_runs(self, before: datetime, limit: int = 1_000) -> int:
+        return await self._runs.forget(before, limit)
+
+    def _make_twin(self) -> Any:
+        return self.make_client() if self.client is None else twin_of(self.client)
+
+    def _task_of(self, row: StoredRow) -> Task:
+        return self._started_codec.build(self._unpack(row))
+
     @property
     def _logger(self) -> Logger:
         return self.host.loggers.get("asyncz.stores") or getLogger("asyncz.stores")
@@ -162,6 +267,12 @@ class RedisStore(RedisOptions, RecordStore):
         if self._calls_in_use is None:
             raise StoreError(f"The store {self.alias!r} ({type(self).__name__}) is not started.")
         return self._calls_in_use
+
+    @property
+    def _runs(self) -> RedisRuns:
+        if self._runs_in_use is None:
+            raise StoreError(f"The store {self.alias!r} ({type(self).__name__}) is not started.")
+        return self._runs_in_use
 
     @property
     def _started_batches(self) -> RedisBatches:

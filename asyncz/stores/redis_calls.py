@@ -46,6 +46,8 @@ STEPS = "advance"
 """The call that gets the answer it would have had when it is made again after an error: who makes
 steps has to know of each whether it was the one who made it."""
 MOST_UNANSWERED = 64
+KEPT_CLAIMS = 32
+"""Claims whose answers are known; more are only if they are not answered yet."""
 
 PASSING = (
     BusyLoadingError, ClusterDownError, MasterDownError, MaxConnectionsError, ReadOnlyError,
@@ -71,6 +73,7 @@ class Slot:
 
     key: bytes
     number: int = 0
+    is_answered: bool = False
 
     @property
     def token(self) -> bytes:
@@ -102,16 +105,20 @@ class RedisCalls:
     _free: list[Slot] = field(default_factory=list)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _unanswered: dict[tuple[bytes | str | int, ...], Slot] = field(default_factory=dict)
+    _claims: dict[str, Slot] = field(default_factory=dict)
     _name: str = field(default_factory=new_id)
     _slots: int = 0
 
-    async def __call__(self, name: str, *args: bytes | str | int, batch: bytes = b"") -> Any:
+    async def __call__(
+        self, name: str, *args: bytes | str | int, batch: bytes = b"", claim: str = ""
+    ) -> Any:
         """Run a script and return what it answers.
 
         Args:
             name: Of the script.
             args: Its arguments, without the token.
             batch: The key that it knows as `batch`.
+            claim: What the call is known by: made again, it gets the answer it had.
 
         Raises:
             StoreError: The server refused, or could not be reached. Where it may have made the
@@ -119,7 +126,7 @@ class RedisCalls:
         """
         script = scripts[name]
         async with self._room:
-            slot = self._slot_for(name, args)
+            slot = self._slot_for(name, args, claim)
             values: list[Any] = [self._key(key, slot, batch) for key in script.keys]
             values += [slot.token, *args] if script.once else args
             settled = False
@@ -130,7 +137,9 @@ class RedisCalls:
             finally:
                 # A try that was given up may still come through: its slot is not used again,
                 # except for the same steps.
-                if settled or not script.once:
+                if claim:
+                    self._keep_claim(claim, slot, settled)
+                elif settled or not script.once:
                     self._free.append(slot)
                 elif name == STEPS:
                     self._remember(args, slot)
@@ -145,8 +154,9 @@ class RedisCalls:
 
     async def forget(self) -> None:
         """Remove what the server remembers for this store."""
-        keys = [slot.key for slot in self._free]
+        keys = [slot.key for slot in (*self._free, *self._claims.values())]
         self._free.clear()
+        self._claims.clear()
         if keys:
             # They go by themselves if this fails, in a while.
             with suppress(RedisError, StoreError, *LOST):
@@ -159,8 +169,8 @@ class RedisCalls:
         found: bytes = batch if name == "batch" else getattr(self.keys, name)
         return found
 
-    def _slot_for(self, name: str, args: tuple[bytes | str | int, ...]) -> Slot:
-        known = self._unanswered.pop(args, None) if name == STEPS else None
+    def _slot_for(self, name: str, args: tuple[bytes | str | int, ...], claim: str) -> Slot:
+        known = self._unanswered.pop(args, None) if name == STEPS else self._claims.get(claim)
         if known is not None:
             return known
         if not self._free:
@@ -168,7 +178,20 @@ class RedisCalls:
             self._free.append(Slot(self.keys.call(f"{self._name}-{self._slots}")))
         slot = self._free.pop()
         slot.number += 1
+        if claim:
+            slot.is_answered = False
+            self._claims[claim] = slot
         return slot
+
+    def _keep_claim(self, claim: str, slot: Slot, is_answered: bool) -> None:
+        slot.is_answered = is_answered
+        self._claims[claim] = self._claims.pop(claim, slot)  # the last now
+        # One that is not answered may still be on its way to the server: its key is not used again.
+        answered = [claim for claim, slot in self._claims.items() if slot.is_answered]
+        for claim in answered[: max(0, len(answered) - KEPT_CLAIMS)]:
+            self._free.append(self._claims.pop(claim))
+        if len(self._claims) > KEPT_CLAIMS + MOST_UNANSWERED:
+            self._claims.pop(next(iter(self._claims)))
 
     def _remember(self, args: tuple[bytes | str | int, ...], slot: Slot) -> None:
         self._unanswered[args] = slot

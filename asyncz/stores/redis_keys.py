@@ -8,6 +8,24 @@ from typing import NamedTuple
 
 __all__ = ["RedisKeys"]
 
+NAMES = {
+    "places": "places",
+    "meta": "meta",
+    "unreadable": "unreadable",
+    "claims": "claims",
+    "batches": "batches",
+    "runs": "runs",
+    "by_time": "runs:time",
+    "by_task": "runs:task",
+    "active": "runs:active",
+    "owned": "runs:owned",
+    "kept": "runs:kept",
+    "settled": "runs:settled",
+    "nodes": "nodes",
+    "leases": "nodes:leases",
+    "gone": "nodes:gone",
+}
+"""What is added to the name of `tasks`."""
 TAG = re.compile(r"\{([^{}]+)\}")
 
 
@@ -23,6 +41,15 @@ class RedisKeys(NamedTuple):
         unreadable: Hash: records that were set aside.
         claims: Hash: id to the batch that is going to add it.
         batches: Hash: batch to its state.
+        runs: Hash: ident of a run to what is known of it.
+        by_time, by_task: Sorted sets, by bytes: the idents of all runs.
+        active: Hash: id to the times and kinds of its open runs.
+        owned: Sorted set, by bytes: the idents of open runs, by owner.
+        kept: Hash: ident of an open run to the record of its task, which is forgotten.
+        settled: List: when it was settled and ident, of settled runs.
+        nodes: Hash: id of a node to what is known of it.
+        leases: Sorted set: the ids of nodes that are alive, by the end of their leases.
+        gone: Sorted set: the ids of nodes that are not, and may still own runs.
     """
 
     tasks: bytes
@@ -33,18 +60,32 @@ class RedisKeys(NamedTuple):
     unreadable: bytes
     claims: bytes
     batches: bytes
+    runs: bytes
+    by_time: bytes
+    by_task: bytes
+    active: bytes
+    owned: bytes
+    kept: bytes
+    settled: bytes
+    nodes: bytes
+    leases: bytes
+    gone: bytes
 
     @classmethod
     def of(cls, tasks_key: str, run_times_key: str) -> RedisKeys:
         """The keys for these options."""
-        names = ("places", "meta", "unreadable", "claims", "batches")
-        more = {name: _with_tag(tasks_key, name) for name in names}
+        more = {name: _with_tag(tasks_key, text) for name, text in NAMES.items()}
         owner = _with_tag(run_times_key, "of")
         return cls(tasks_key.encode(), run_times_key.encode(), run_times_of=owner, **more)
 
     def call(self, name: str) -> bytes:
         """Where the server remembers the answer to a call."""
         return self.meta.removesuffix(b"meta") + b"call:" + name.encode()
+
+    @property
+    def channel(self) -> bytes:
+        """Where it is announced that something is due soon."""
+        return self.meta.removesuffix(b"meta") + b"due"
 
     def batch(self, batch: str) -> bytes:
         """Where the rows of a batch are until they are published."""

@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha1
 
+from asyncz.stores.redis_ledger_scripts import LEDGER_BODIES
 from asyncz.stores.redis_lua import PARTS
+from asyncz.stores.redis_node_scripts import NODE_BODIES
+from asyncz.stores.redis_run_lua import RUN_PARTS, TYPES
+from asyncz.stores.redis_run_scripts import RUN_BODIES
 
 __all__ = ["Script", "scripts"]
 
@@ -209,6 +213,14 @@ BODIES: dict[str, tuple[str, str, str]] = {
         return {redis.call('EXISTS', batches), used < #found and 1 or 0, table.concat(out)}
         """,
     ),
+    "place": (
+        "run_times",
+        "",
+        """
+        return redis.call(
+            'ZRANGEBYLEX', run_times, ARGV[1], ARGV[2], 'LIMIT', tonumber(ARGV[3]), 1)
+        """,
+    ),
     "records": (
         "tasks places",
         "tools pairs",
@@ -354,15 +366,23 @@ BODIES: dict[str, tuple[str, str, str]] = {
 }
 
 
-def _made(name: str) -> Script:
-    keys, parts, text = BODIES[name]
-    head = f"local {', '.join(keys.split())} = unpack(KEYS)\n"
-    body = head + "".join(PARTS[part] for part in parts.split()) + text
+def _made(keys: list[str], parts: list[str], text: str) -> Script:
+    known = PARTS | RUN_PARTS | {"checks": _checks(keys)}
+    head = f"local {', '.join(keys)} = unpack(KEYS)\n"
+    body = head + "".join(known[part] for part in parts) + text
     text = "\n".join(line.strip() for line in body.splitlines() if line.strip())
     # The name the server's protocol gives it; nothing is kept safe by it.
     sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
-    return Script(tuple(keys.split()), text, "once" in parts.split(), sha)
+    return Script(tuple(keys), text, "once" in parts, sha)
 
 
-scripts: dict[str, Script] = {name: _made(name) for name in BODIES}
+def _checks(keys: list[str]) -> str:
+    """What fails if somebody put another type there, while nothing has been written yet."""
+    return "".join(f"redis.call('{TYPES[key]}', {key})\n" for key in keys if key in TYPES)
+
+
+_ALL = BODIES | RUN_BODIES | LEDGER_BODIES | NODE_BODIES
+scripts: dict[str, Script] = {
+    name: _made(keys.split(), parts.split(), text) for name, (keys, parts, text) in _ALL.items()
+}
 """By name."""

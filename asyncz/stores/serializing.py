@@ -29,6 +29,7 @@ class Codec:
         host, alias: Whose tasks they are.
         encrypt, decrypt: Between the serializer's bytes and those in the store.
         identify: The task's id that bytes in the store claim to be of, or None.
+        is_secret: Whether `encrypt` does anything.
     """
 
     serializer: Serializer
@@ -37,6 +38,7 @@ class Codec:
     encrypt: Callable[[bytes], bytes]
     decrypt: Callable[[bytes], bytes]
     identify: Callable[[bytes], str | None]
+    is_secret: bool = False
 
     def pack(self, record: Record) -> bytes:
         return self.encrypt(self.serializer.pack(record))
@@ -155,6 +157,7 @@ class SerializingStore(BaseStore):
             self.conditional_encrypt,
             self.conditional_decrypt,
             _unknown if cipher is None else cipher.identify,
+            self.keeps_secret,
         )
 
 

@@ -16,21 +16,27 @@ from hashlib import sha256
 from typing import Any
 
 from pydantic import ConfigDict, Field
-from sqlalchemy import URL, ColumnElement, MetaData, Table, select
+from sqlalchemy import URL, ColumnElement, Connection, MetaData, Table, select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from asyncz.clock import SystemClock
 from asyncz.exceptions import StoreError
 from asyncz.serializers.json import to_microseconds
-from asyncz.stores.records import Place, RecordStore, Row, Step, StoredRow
-from asyncz.stores.sqlalchemy_claims import Claims, make_steps
+from asyncz.stores.cluster import Pulse
+from asyncz.stores.records import Place, Row, Step, StoredRow
+from asyncz.stores.sqlalchemy_claims import make_steps
+from asyncz.stores.sqlalchemy_cluster import SQLClusterStore
 from asyncz.stores.sqlalchemy_database import CallersTransaction, Database, OwnDatabase, TakenError
-from asyncz.stores.sqlalchemy_dialects import async_url, check_settings
+from asyncz.stores.sqlalchemy_dialects import async_url, check_settings, is_in_memory
+from asyncz.stores.sqlalchemy_notices import channel_of
+from asyncz.stores.sqlalchemy_pulse import SQLPulse
 from asyncz.stores.sqlalchemy_queries import find_rows
 from asyncz.stores.sqlalchemy_rows import Rows
 from asyncz.stores.sqlalchemy_schema import (
     DEFAULT_TABLENAME,
     SCHEMA_VERSION,
+    Tables,
     check_not_newer,
     drop_tables,
     make_tables,
@@ -38,6 +44,7 @@ from asyncz.stores.sqlalchemy_schema import (
     upgrade,
     upgrade_tables,
 )
+from asyncz.stores.sqlalchemy_sharing import Sharing
 from asyncz.tasks.base import Task
 from asyncz.tasks.query import TaskQuery
 
@@ -51,7 +58,7 @@ GOODBYE = 2.0
 """Seconds that saying goodbye to the server may take."""
 
 
-class SQLAlchemyStore(RecordStore):
+class SQLAlchemyStore(SQLClusterStore):
     """Keeps tasks in tables of a SQL database, with SQLAlchemy 2 and drivers that can be awaited.
 
     Args:
@@ -95,7 +102,6 @@ class SQLAlchemyStore(RecordStore):
         self._rows = Rows(self._tables)
         self._own: OwnDatabase | None = None
         self._joined: CallersTransaction | None = None
-        self._claims: Claims | None = None
         self._home = _running_loop() if isinstance(given, AsyncEngine) else None
 
     @property
@@ -124,8 +130,8 @@ class SQLAlchemyStore(RecordStore):
             columns.next_run_us.is_(None), columns.next_run_us, columns.added, columns.id
         )
 
-        async def read(connection: AsyncConnection, _: bool) -> list[StoredRow]:
-            return [StoredRow._make(row) for row in await connection.execute(wanted)]
+        def read(connection: Connection, _: bool) -> list[StoredRow]:
+            return [StoredRow._make(row) for row in connection.execute(wanted)]
 
         rows = await self._database.run(read)
         return [task async for _, task in self._tasks_of(rows) if task is not None]
@@ -166,6 +172,24 @@ class SQLAlchemyStore(RecordStore):
             return task_id
         return HASHED + sha256(task_id.encode()).hexdigest()
 
+    def pulse(self, node_id: str) -> Pulse | None:
+        url = self.database.url if isinstance(self.database, AsyncEngine) else self.database
+        if not isinstance(self.host.clock, SystemClock) or is_in_memory(url):
+            return None
+        return SQLPulse(
+            self.database,
+            self.session_settings,
+            self.engine_options,
+            self._shared.nodes,
+            channel_of(self._tables),
+            node_id,
+            str(self.alias),
+        )
+
+    @property
+    def _all_tables(self) -> Tables:
+        return self._tables
+
     # The operations of RecordStore.
 
     async def _open(self) -> None:
@@ -180,33 +204,33 @@ class SQLAlchemyStore(RecordStore):
             self._home,
         )
         await self._prepare_tables(self._own)
-        self._claims = Claims(self._own, self._rows, self.host.clock)
-        await self._claims.open()
+        self._sharing = Sharing(self._own, self._tables, self.host.clock)
+        await self._sharing.forget_nodes()
 
     async def _close(self) -> None:
-        own, claims, self._own, self._claims = self._own, self._claims, None, None
+        own, sharing, self._own, self._sharing = self._own, self._sharing, None, None
         if own is None:
             return
         answers = False
         try:
-            if claims is not None:
+            if sharing is not None:
                 async with asyncio.timeout(GOODBYE):
-                    await claims.close()
+                    await sharing.close()
                     answers = True
         except (StoreError, TimeoutError):
-            pass  # it is forgotten in a week
+            pass  # its leases run out, and it is forgotten in a week
         finally:
             await own.close(at_once=not answers)
 
     async def _prepare_tables(self, own: OwnDatabase) -> None:
         """See to it that the tables are there, of the version that this release needs."""
 
-        async def look(connection: AsyncConnection, _: bool) -> int:
+        def look(connection: Connection, _: bool) -> int:
             _check_server(connection.dialect)
-            return await connection.run_sync(read_version, self._tables)
+            return read_version(connection, self._tables)
 
-        async def change(connection: AsyncConnection, _: bool) -> None:
-            await connection.run_sync(upgrade, self._tables)
+        def change(connection: Connection, _: bool) -> None:
+            upgrade(connection, self._tables)
 
         version = await own.run(look)
         check_not_newer(version, self._tables)
@@ -234,15 +258,15 @@ class SQLAlchemyStore(RecordStore):
             return await self._insert_singly(rows)
         in_doubt = False
 
-        async def work(connection: AsyncConnection, repeated: bool) -> None:
+        def work(connection: Connection, repeated: bool) -> None:
             nonlocal in_doubt
             in_doubt = repeated
-            await self._rows.insert_many(connection, rows)
+            self._rows.insert_many(connection, rows)
 
-        async def look(connection: AsyncConnection, _: bool) -> Row | None:
-            if in_doubt and await self._rows.has(connection, rows[0]):
+        def look(connection: Connection, _: bool) -> Row | None:
+            if in_doubt and self._rows.has(connection, rows[0]):
                 return None  # the first try was made after all, with all of its rows
-            taken = await self._rows.first_taken(connection, rows)
+            taken = self._rows.first_taken(connection, rows)
             if taken is None:
                 raise StoreError(
                     f"The store {self.alias!r} refused tasks whose ids were taken a moment ago; "
@@ -261,9 +285,9 @@ class SQLAlchemyStore(RecordStore):
     async def _insert_singly(self, rows: Sequence[Row]) -> str | None:
         for number, row in enumerate(rows):
 
-            async def work(connection: AsyncConnection, repeated: bool, row: Row = row) -> bool:
-                inserted = await self._rows.insert_one(connection, row)
-                return inserted or (repeated and await self._rows.has(connection, row))
+            def work(connection: Connection, repeated: bool, row: Row = row) -> bool:
+                inserted = self._rows.insert_one(connection, row)
+                return inserted or (repeated and self._rows.has(connection, row))
 
             if not await self._database.run(work):
                 await self._remove([before.key for before in rows[:number]])
@@ -271,14 +295,14 @@ class SQLAlchemyStore(RecordStore):
         return None
 
     async def _replace(self, row: Row) -> bool:
-        async def work(connection: AsyncConnection, _: bool) -> bool:
-            return await self._rows.replace(connection, row)
+        def work(connection: Connection, _: bool) -> bool:
+            return self._rows.replace(connection, row)
 
         return await self._database.run(work)
 
     async def _remove(self, keys: Sequence[str]) -> int:
-        async def work(connection: AsyncConnection, in_doubt: bool) -> int:
-            count = await self._rows.remove(connection, keys)
+        def work(connection: Connection, in_doubt: bool) -> int:
+            count = self._rows.remove(connection, keys)
             return len(keys) if in_doubt else count
 
         return await self._database.run(work, transaction=len(keys) > 1) if keys else 0
@@ -286,47 +310,53 @@ class SQLAlchemyStore(RecordStore):
     async def _set_aside(self, row: StoredRow) -> bool:
         now = to_microseconds(self.host.clock.now())
 
-        async def work(connection: AsyncConnection, _: bool) -> bool:
-            return await self._rows.set_aside(connection, row, now)
+        def work(connection: Connection, _: bool) -> bool:
+            return self._rows.set_aside(connection, row, now)
 
         return await self._database.run(work, transaction=True)
 
     async def _fetch(self, key: str) -> StoredRow | None:
-        async def work(connection: AsyncConnection, _: bool) -> StoredRow | None:
-            return await self._rows.fetch(connection, key)
+        def work(connection: Connection, _: bool) -> StoredRow | None:
+            return self._rows.fetch(connection, key)
 
         return await self._database.run(work)
 
     async def _fetch_page(
         self, after: Place | None, limit: int, until: int | None = None
     ) -> list[StoredRow]:
-        async def work(connection: AsyncConnection, _: bool) -> list[StoredRow]:
-            return await self._rows.page(connection, after, limit, until)
+        def work(connection: Connection, _: bool) -> list[StoredRow]:
+            return self._rows.page(connection, after, limit, until)
 
         return await self._database.run(work) if limit else []
+
+    async def _find_place(self, number: int, until: int) -> Place | None:
+        def work(connection: Connection, _: bool) -> Place | None:
+            return self._rows.find_place(connection, number, until)
+
+        return await self._database.run(work)
 
     async def _advance(self, steps: Sequence[Step]) -> list[bool]:
         if not steps:
             return []
-        if self._claims is not None and self._joined is None:
-            return await self._claims.make(steps)
 
-        async def work(connection: AsyncConnection, _: bool) -> list[bool]:
-            return await make_steps(connection, self._rows, steps)
+        def work(connection: Connection, _: object) -> list[bool]:
+            return make_steps(connection, self._rows, steps)
 
+        if self._joined is None:
+            return await self._shared.nobody.make(tuple(steps), work)
         return await self._database.run(work, transaction=True)
 
     async def _count(self) -> tuple[int, int]:
-        async def work(connection: AsyncConnection, _: bool) -> tuple[int, int]:
-            return await self._rows.count(connection)
+        def work(connection: Connection, _: bool) -> tuple[int, int]:
+            return self._rows.count(connection)
 
         return await self._database.run(work)
 
     async def _find(
         self, query: TaskQuery, exclude: Set[str]
     ) -> tuple[list[StoredRow], int] | None:
-        async def work(connection: AsyncConnection, _: bool) -> tuple[list[StoredRow], int] | None:
-            return await find_rows(connection, self._rows, query, exclude, str(self.alias))
+        def work(connection: Connection, _: bool) -> tuple[list[StoredRow], int] | None:
+            return find_rows(connection, self._rows, query, exclude, str(self.alias))
 
         return await self._database.run(work)
 

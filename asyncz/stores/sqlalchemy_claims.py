@@ -1,125 +1,107 @@
-"""Steps whose outcome is known, even when the answer to their commit is lost."""
+"""Changes whose outcome is known, even when the answer to their commit is lost."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
-from asyncz.clock import Clock
-from asyncz.serializers.json import to_microseconds
 from asyncz.stores.records import Step
 from asyncz.stores.sqlalchemy_database import Database
+from asyncz.stores.sqlalchemy_nodes import NodeRows
 from asyncz.stores.sqlalchemy_rows import Rows
 
 __all__ = ["Claims", "make_steps"]
 
-T = TypeVar("T")
+A = TypeVar("A")
 
-WEEK = 7 * 24 * 3600 * 1_000_000
-"""Microseconds after which a store object that was not heard of is taken for killed."""
+Enter = Callable[[Connection, str, str], int | None]
+"""`NodeRows.claim` or `NodeRows.claim_as_nobody`."""
 REMEMBERED = 8
 
 
 @dataclass
-class _Claim:
-    """A batch of steps on its way.
+class _Claim(Generic[A]):
+    """A change on its way.
 
     Args:
-        id: What the node's row has as its last claim once the batch is in the database.
-        made: The answer as soon as it is known; whether it holds is decided by the commit.
+        id: What the node's row has as its last claim once the change is in the database.
+        answer: It, as soon as it is known; whether it holds is decided by the commit.
         committed: Whether it was committed; None: not known.
     """
 
     id: str
-    made: list[bool] | None = None
+    answer: A | None = None
     committed: bool | None = None
 
 
 class Claims:
-    """Makes batches of steps for one store object.
+    """Makes changes for one node, one after the other.
 
-    Each is a claim with an id, written in the same transaction into the object's row among the
-    nodes. When the answer to a commit is lost, and the same steps are asked for again, that row
-    says whether they were made: so no run is lost, and none made twice.
+    Each is a claim with an id, written in the same transaction into the node's row. When the
+    answer to a commit is lost, and the same change is asked for again, that row says whether it
+    was made: so no run is lost, and none made twice.
 
     Args:
-        database, rows: Where.
-        clock: What says when a node was heard of.
+        database, nodes: Where.
+        node_id: The node's.
+        enter: Writes a claim into its row.
     """
 
-    def __init__(self, database: Database, rows: Rows, clock: Clock) -> None:
+    def __init__(self, database: Database, nodes: NodeRows, node_id: str, enter: Enter) -> None:
         self._database = database
-        self._rows = rows
-        self._clock = clock
-        self._node = uuid4().hex
+        self._nodes = nodes
+        self._enter = enter
         self._turn = asyncio.Lock()
-        self._unanswered: OrderedDict[tuple[Step, ...], _Claim] = OrderedDict()
+        self._unanswered: OrderedDict[Hashable, _Claim[Any]] = OrderedDict()
+        self.node_id = node_id
 
-    async def open(self) -> None:
-        """Note down that this node is there, and forget those that were killed long ago."""
-        now = self._now()
+    async def make(self, key: Hashable, work: Callable[[Connection, int | None], A]) -> A:
+        """Make a change and return what it returns; or say it again, if nobody heard it.
 
-        async def work(connection: AsyncConnection, in_doubt: bool) -> None:
-            await self._rows.forget_nodes(connection, now - WEEK)
-            if in_doubt:
-                await self._rows.close_node(connection, self._node)
-            await self._rows.open_node(connection, self._node, now)
-
-        await self._database.run(work, transaction=True)
-
-    async def close(self) -> None:
-        """This node is not there any more."""
-
-        async def work(connection: AsyncConnection, _: bool) -> None:
-            await self._rows.close_node(connection, self._node)
-
-        await self._database.run(work)
-
-    async def make(self, steps: Sequence[Step]) -> list[bool]:
-        """Make the steps and say which were made; or say it again, if nobody heard the answer."""
-        key = tuple(steps)
+        Args:
+            key: The same when the same change is asked for again.
+            work: Makes it, at a time of the store's; None: the node may not make any.
+        """
         async with self._turn:
-            claim = self._unanswered.pop(key, None) or _Claim(uuid4().hex)
+            claim: _Claim[A]
+            claim = self._unanswered.pop(key) if key in self._unanswered else _Claim(uuid4().hex)
 
-            async def work(connection: AsyncConnection, _: bool) -> list[bool]:
-                return await self._make_once(connection, claim, key)
+            def once(connection: Connection, _: bool) -> A:
+                return self._make_once(connection, claim, work)
 
             try:
-                return await self._database.run(work, transaction=True)
+                return await self._database.run(once, transaction=True)
             except BaseException:
-                if claim.made is not None:
+                if claim.answer is not None:
                     self._unanswered[key] = claim
                     if len(self._unanswered) > REMEMBERED:
                         self._unanswered.popitem(last=False)
                 raise
 
-    async def _make_once(
-        self, connection: AsyncConnection, claim: _Claim, steps: Sequence[Step]
-    ) -> list[bool]:
+    def _make_once(
+        self, connection: Connection, claim: _Claim[A], work: Callable[[Connection, int | None], A]
+    ) -> A:
         unknown = [other for other in self._unanswered.values() if other.committed is None]
-        if unknown or claim.made is not None:
-            last = await self._rows.last_claim(connection, self._node)
+        if unknown or claim.answer is not None:
+            last = self._nodes.last_claim(connection, self.node_id)
             for other in unknown:
                 # Afterwards this could not be told any more.
                 other.committed = other.id == last
-            if claim.made is not None and (claim.committed or claim.id == last):
-                return claim.made
-        claim.made, claim.committed = None, None
-        await self._rows.write_claim(connection, self._node, claim.id, self._now())
-        claim.made = await make_steps(connection, self._rows, steps)
-        return claim.made
-
-    def _now(self) -> int:
-        return to_microseconds(self._clock.now())
+            if claim.answer is not None and (claim.committed or claim.id == last):
+                return claim.answer
+        claim.answer, claim.committed = None, None
+        now = self._enter(connection, self.node_id, claim.id)
+        claim.answer = work(connection, now)
+        return claim.answer
 
 
-async def make_steps(connection: AsyncConnection, rows: Rows, steps: Sequence[Step]) -> list[bool]:
+def make_steps(connection: Connection, rows: Rows, steps: Sequence[Step]) -> list[bool]:
     """Make steps and say which were made. Of two on one row, the second sees the first."""
     made = [False] * len(steps)
     left = list(enumerate(steps))
@@ -131,7 +113,7 @@ async def make_steps(connection: AsyncConnection, rows: Rows, steps: Sequence[St
                 later.append((number, step))
             else:
                 batch[step.key] = (number, step)
-        won = await rows.advance(connection, [step for _, step in batch.values()])
+        won = rows.advance(connection, [step for _, step in batch.values()])
         for key in won:
             made[batch[key][0]] = True
         left = later

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from asyncz.exceptions import ConfigurationError
@@ -21,6 +21,7 @@ from asyncz.stores.sqlalchemy_schema import IDENTIFIER, family_of
 __all__ = [
     "Settings",
     "async_url",
+    "can_skip_locked",
     "check_settings",
     "hang_up",
     "is_conflict_of_others",
@@ -279,15 +280,31 @@ def _set_mysql(
 ) -> None:
     cursor.execute("SELECT VERSION()")
     is_mariadb = "mariadb" in str(cursor.fetchone()[0]).lower()
-    limit, value = ("max_statement_time", 1) if is_mariadb else ("max_execution_time", 1000)
-    if limit not in given:
-        wanted[limit] = PATIENCE * value
+    limits = {"max_execution_time": PATIENCE * 1000}
+    if is_mariadb:
+        # MySQL has nothing like the second; there, wait_timeout is what ends a session that is
+        # idle in a transaction, and holds rows that others want.
+        limits = {"max_statement_time": PATIENCE, "idle_transaction_timeout": PATIENCE}
+    wanted |= {name: value for name, value in limits.items() if name not in given}
     parts = (
         f"{name} = {value}" if isinstance(value, int | float) else f"{name} = '{value}'"
         for name, value in wanted.items()
     )
     cursor.execute(f"SET SESSION {', '.join(parts)}")
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+
+def can_skip_locked(dialect: Any) -> bool:
+    """Whether a search that locks can leave out the rows that somebody else has locked.
+
+    Args:
+        dialect: Of a connection that was made.
+    """
+    family = family_of(dialect)
+    if family == "mysql":
+        version: tuple[int, ...] = dialect.server_version_info or ()
+        return version >= ((10, 6) if dialect.is_mariadb else (8, 0, 1))
+    return family == "postgresql"
 
 
 def is_conflict_of_others(error: BaseException) -> bool:
@@ -302,11 +319,11 @@ def is_conflict_of_others(error: BaseException) -> bool:
     return code in LOST_RACES or "InvalidCachedStatementError" in str(type(origin).__mro__)
 
 
-def hang_up(connection: AsyncConnection) -> bool:
+def hang_up(connection: Connection) -> bool:
     """Cut a connection of psycopg at once, so that what goes on there fails; whether it was."""
     try:
-        proxied = connection.sync_connection.connection  # type: ignore[union-attr]
-        with socket.socket(fileno=os.dup(proxied.driver_connection.pgconn.socket)) as cut:  # type: ignore[union-attr]
+        driven: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driven.pgconn.socket)) as cut:
             cut.shutdown(socket.SHUT_RDWR)
     except Exception:  # it is closed already, or was not even open
         return False

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, or_, select, true
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select, true
 
 from asyncz.enums import TaskScheduleState
 from asyncz.stores.records import StoredRow
@@ -17,8 +16,8 @@ from asyncz.tasks.query import TaskQuery
 __all__ = ["find_rows"]
 
 
-async def find_rows(
-    connection: AsyncConnection, rows: Rows, query: TaskQuery, exclude: Set[str], alias: str
+def find_rows(
+    connection: Connection, rows: Rows, query: TaskQuery, exclude: Set[str], alias: str
 ) -> tuple[list[StoredRow], int] | None:
     """The page of rows of a query and how many there are on all pages.
 
@@ -31,7 +30,7 @@ async def find_rows(
     table, family = rows.table, family_of(connection.dialect)
     wanted = and_(true(), *_filters(table, family, query, exclude, alias))
     counted = select(func.count()).select_from(table).where(wanted)
-    total = (await connection.execute(counted)).scalar_one()
+    total = (connection.execute(counted)).scalar_one()
     page = select(*rows.columns).where(wanted).order_by(*_order(table, family, query))
     if query.limit is not None:
         page = page.limit(query.limit)
@@ -39,7 +38,7 @@ async def find_rows(
         page = page.limit(2**62)  # which these need before an offset
     if query.offset:
         page = page.offset(query.offset)
-    return [StoredRow._make(row) for row in await connection.execute(page)], total
+    return [StoredRow._make(row) for row in connection.execute(page)], total
 
 
 def _filters(

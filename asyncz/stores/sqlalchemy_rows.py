@@ -10,6 +10,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    Connection,
     Insert,
     String,
     Table,
@@ -28,7 +29,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from asyncz.stores.records import Place, Row, Step, StoredRow
 from asyncz.stores.sqlalchemy_schema import Tables, family_of
@@ -83,53 +83,53 @@ class Rows:
 
     # Adding, replacing, removing.
 
-    async def insert_one(self, connection: AsyncConnection, row: Row) -> bool:
+    def insert_one(self, connection: Connection, row: Row) -> bool:
         """Insert a row, unless its key is taken; whether it was inserted."""
         statement = self._insertions[family_of(connection.dialect)]
         try:
-            done = await connection.execute(statement, values_of(row), execution_options=COUNTED)
+            done = connection.execute(statement, values_of(row), execution_options=COUNTED)
         except IntegrityError:
             return False
         return bool(done.rowcount)
 
-    async def insert_many(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    def insert_many(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Insert rows. Raises IntegrityError if a key is taken."""
         for batch in _batches(rows):
-            await connection.execute(insert(self.table), [values_of(row) for row in batch])
+            connection.execute(insert(self.table), [values_of(row) for row in batch])
 
-    async def first_taken(self, connection: AsyncConnection, rows: Sequence[Row]) -> Row | None:
+    def first_taken(self, connection: Connection, rows: Sequence[Row]) -> Row | None:
         """One of these rows whose key is taken."""
         by_key = {row.key: row for row in rows}
         for batch in _batches([*by_key]):
             found = select(self.table.c.id).where(self.table.c.id.in_(batch)).limit(1)
-            key = (await connection.execute(found)).scalar()
+            key = (connection.execute(found)).scalar()
             if key is not None:
                 return by_key[key]
         return None
 
-    async def has(self, connection: AsyncConnection, row: Row) -> bool:
+    def has(self, connection: Connection, row: Row) -> bool:
         """Whether this very row is there."""
-        found = await self.fetch(connection, row.key)
+        found = self.fetch(connection, row.key)
         return found is not None and (found.order, found.data) == (row.order, row.data)
 
-    async def replace(self, connection: AsyncConnection, row: Row) -> bool:
+    def replace(self, connection: Connection, row: Row) -> bool:
         """Put a row in the place of the one with its key; whether there is one."""
         values = values_of(row)
         del values["added"], values["rev"]
         key = values.pop("id")
         changed = update(self.table).where(self.table.c.id == key)
-        done = await connection.execute(changed.values(**values, rev=self.table.c.rev + 1))
+        done = connection.execute(changed.values(**values, rev=self.table.c.rev + 1))
         return bool(done.rowcount)
 
-    async def remove(self, connection: AsyncConnection, keys: Sequence[str]) -> int:
+    def remove(self, connection: Connection, keys: Sequence[str]) -> int:
         """Remove the rows of those keys; how many there were."""
         count = 0
         for batch in _batches(keys):
             gone = delete(self.table).where(self.table.c.id.in_(batch))
-            count += (await connection.execute(gone)).rowcount
+            count += (connection.execute(gone)).rowcount
         return count
 
-    async def set_aside(self, connection: AsyncConnection, row: StoredRow, now: int) -> bool:
+    def set_aside(self, connection: Connection, row: StoredRow, now: int) -> bool:
         """Move a row to where unreadable ones are kept, if it is still what it was."""
         table, aside = self.table, self._tables.aside
         same = and_(
@@ -147,41 +147,49 @@ class Rows:
         if family_of(connection.dialect) != "sqlite":
             copied = copied.with_for_update()
         copying = insert(aside).from_select(names, copied)
-        if not (await connection.execute(copying, execution_options=COUNTED)).rowcount:
+        if not (connection.execute(copying, execution_options=COUNTED)).rowcount:
             return False
-        await connection.execute(delete(table).where(table.c.id == row.key))
+        connection.execute(delete(table).where(table.c.id == row.key))
         return True
 
     # Reading.
 
-    async def fetch(self, connection: AsyncConnection, key: str) -> StoredRow | None:
+    def fetch(self, connection: Connection, key: str) -> StoredRow | None:
         """The row of that key."""
-        found = await connection.execute(select(*self.columns).where(self.table.c.id == key))
+        found = connection.execute(select(*self.columns).where(self.table.c.id == key))
         row = found.one_or_none()
         return None if row is None else StoredRow._make(row)
 
-    async def page(
-        self, connection: AsyncConnection, after: Place | None, limit: int, until: int | None
+    def page(
+        self, connection: Connection, after: Place | None, limit: int, until: int | None
     ) -> list[StoredRow]:
         """Rows in the order of `Place`: the scheduled ones, then the paused ones."""
         rows: list[StoredRow] = []
         if after is None or after.next_run is not None:
-            rows = await self._part(connection, self._scheduled(after, until), limit, False)
+            rows = self._part(connection, self._scheduled(after, until), limit, False)
             after = None
         if until is None and len(rows) < limit:
             paused = self._paused(after)
-            rows += await self._part(connection, paused, limit - len(rows), True)
+            rows += self._part(connection, paused, limit - len(rows), True)
         return rows
 
-    async def _part(
-        self, connection: AsyncConnection, which: ColumnElement[bool], limit: int, paused: bool
+    def find_place(self, connection: Connection, number: int, until: int) -> Place | None:
+        """The place of the row of this number among those due at or before a time, if any."""
+        table = self.table
+        place = table.c.next_run_us, table.c.added, table.c.id
+        due = select(*place).where(table.c.next_run_us <= until).order_by(*place)
+        row = connection.execute(due.offset(number - 1).limit(1)).one_or_none()
+        return None if row is None else Place._make(row)
+
+    def _part(
+        self, connection: Connection, which: ColumnElement[bool], limit: int, paused: bool
     ) -> list[StoredRow]:
         table = self.table
         order = [table.c.added, table.c.id]
         if not paused:
             order.insert(0, table.c.next_run_us)
         page = select(*self.columns).where(which).order_by(*order).limit(limit)
-        return [StoredRow._make(row) for row in await connection.execute(page)]
+        return [StoredRow._make(row) for row in connection.execute(page)]
 
     def _scheduled(self, after: Place | None, until: int | None) -> ColumnElement[bool]:
         column = self.table.c.next_run_us
@@ -202,40 +210,40 @@ class Rows:
         added, key = self.table.c.added, self.table.c.id
         return or_(added > place.order, and_(added == place.order, key > place.key))
 
-    async def count(self, connection: AsyncConnection) -> tuple[int, int]:
+    def count(self, connection: Connection) -> tuple[int, int]:
         """How many rows are scheduled and how many are paused."""
         counted = select(func.count(self.table.c.next_run_us), func.count())
-        found = (await connection.execute(counted.select_from(self.table))).one()
+        found = (connection.execute(counted.select_from(self.table))).one()
         return found[0], found[1] - found[0]
 
     # Steps.
 
-    async def advance(self, connection: AsyncConnection, steps: Iterable[Step]) -> set[str]:
+    def advance(self, connection: Connection, steps: Iterable[Step]) -> set[str]:
         """Make those steps whose row has the expected time; the keys of these. No key twice."""
         # In one order everywhere, so that two who do the same do not wait for each other.
         ordered = sorted(steps)
         family = family_of(connection.dialect)
         if family == "mysql":
-            return await self._advance_locked(connection, ordered)
+            return self._advance_locked(connection, ordered)
         made: set[str] = set()
         for batch in self._batches[family]:
             parameters = (
                 _as_arrays(ordered) if family == "postgresql" else {"steps": json.dumps(ordered)}
             )
-            made.update((await connection.execute(batch, parameters)).scalars())
+            made.update((connection.execute(batch, parameters)).scalars())
         return made
 
-    async def _advance_locked(self, connection: AsyncConnection, steps: list[Step]) -> set[str]:
+    def _advance_locked(self, connection: Connection, steps: list[Step]) -> set[str]:
         """For servers that cannot say which rows they have changed: lock, compare, change."""
         table = self.table
         keys = [step.key for step in steps]
         locked = select(table.c.id, table.c.next_run_us).where(table.c.id.in_(keys))
-        rows = await connection.execute(locked.order_by(table.c.id).with_for_update())
+        rows = connection.execute(locked.order_by(table.c.id).with_for_update())
         found: dict[str, int | None] = dict(iter(rows.all()))
         made = {step.key for step in steps if found.get(step.key) == step.expected}
         gone = [step.key for step in steps if step.key in made and step.next_run is None]
         if gone:
-            await connection.execute(delete(table).where(table.c.id.in_(gone)))
+            connection.execute(delete(table).where(table.c.id.in_(gone)))
         moved = {
             step.key: step.next_run
             for step in steps
@@ -244,45 +252,8 @@ class Rows:
         if moved:
             following = case(moved, value=table.c.id)
             changed = update(table).where(table.c.id.in_([*moved]))
-            await connection.execute(changed.values(next_run_us=following, rev=table.c.rev + 1))
+            connection.execute(changed.values(next_run_us=following, rev=table.c.rev + 1))
         return made
-
-    # Who did what.
-
-    async def open_node(self, connection: AsyncConnection, node: str, now: int) -> None:
-        """Note down a store object that is open."""
-        await connection.execute(insert(self._tables.nodes), _node(node, "", now))
-
-    async def close_node(self, connection: AsyncConnection, node: str) -> None:
-        """It is not any more."""
-        nodes = self._tables.nodes
-        await connection.execute(delete(nodes).where(nodes.c.id == node))
-
-    async def forget_nodes(self, connection: AsyncConnection, before: int) -> None:
-        """Forget those that were killed: nothing was heard of them since."""
-        nodes = self._tables.nodes
-        await connection.execute(delete(nodes).where(nodes.c.seen_us < before))
-
-    async def last_claim(self, connection: AsyncConnection, node: str) -> str | None:
-        """The last claim that this one made; waits for one that is being made."""
-        nodes = self._tables.nodes
-        claim = select(nodes.c.claim).where(nodes.c.id == node)
-        if family_of(connection.dialect) != "sqlite":
-            claim = claim.with_for_update()
-        return (await connection.execute(claim)).scalar()
-
-    async def write_claim(
-        self, connection: AsyncConnection, node: str, claim: str, now: int
-    ) -> None:
-        """This one makes a claim, if the transaction ends well."""
-        nodes = self._tables.nodes
-        changed = update(nodes).where(nodes.c.id == node).values(claim=claim, seen_us=now)
-        if not (await connection.execute(changed)).rowcount:
-            await connection.execute(insert(nodes), _node(node, claim, now))
-
-
-def _node(node: str, claim: str, now: int) -> dict[str, Any]:
-    return {"id": node, "claim": claim, "seen_us": now}
 
 
 def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -29,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeEngine
 
 from asyncz.exceptions import ConfigurationError, StoreError
@@ -116,13 +118,16 @@ class Tables(NamedTuple):
     Args:
         tasks: A row for each task.
         aside: Unreadable records that a new task of their id took the place of.
-        nodes: A row for each store object that is open, with the last claim it made.
+        nodes: A row for each scheduler, with its lease and the last claim it made; and one
+            without a state for each store object that has only moved tasks on.
+        runs: A row for each occurrence of a task, from due to done and a while longer.
         meta: The version of the schema.
     """
 
     tasks: Table
     aside: Table
     nodes: Table
+    runs: Table
     meta: Table
 
 
@@ -167,12 +172,8 @@ def make_tables(
     return Tables(
         table("", *_task_columns(), Index(f"{tablename}_due", "next_run_us", "added")),
         table("_aside", *_aside_columns()),
-        table(
-            "_nodes",
-            Column("id", String(64), primary_key=True),
-            Column("claim", String(64), nullable=False),
-            Column("seen_us", BigInteger, nullable=False),
-        ),
+        table("_nodes", *_node_columns()),
+        table("_runs", *_run_columns(), *_run_indexes(f"{tablename}_runs")),
         table(
             "_meta",
             Column("name", String(64), primary_key=True),
@@ -199,6 +200,60 @@ def _aside_columns() -> Iterator[Column[Any]]:
     yield Column("record", RecordBytes(), nullable=False)
 
 
+def _node_columns() -> Iterator[Column[Any]]:
+    yield Column("id", String(64), primary_key=True)
+    yield Column("claim", String(64), nullable=False)
+    yield Column("seen_us", BigInteger, nullable=False)
+    yield from _member_columns()
+
+
+def _member_columns() -> Iterator[Column[Any]]:
+    """What version 2 has brought; each may be left out, as the release before does."""
+    yield Column("state", ExactText(16), nullable=True)
+    yield Column("number", BigInteger, nullable=True)
+    yield Column("identity", ExactText(), nullable=True)
+    yield Column("host", ExactText(), nullable=True)
+    yield Column("pid", BigInteger, nullable=True)
+    yield Column("joined_us", BigInteger, nullable=True)
+    yield Column("lease_until_us", BigInteger, nullable=True)
+    yield Column("running", Integer, nullable=True)
+
+
+def _run_columns() -> Iterator[Column[Any]]:
+    # The first four are what makes a run the same one; the fourth tells a task from one that was
+    # added anew under its id. Their order is also that in which the latest of a task are found.
+    yield Column("task", ExactText(KEY_LENGTH), primary_key=True)
+    yield Column("run_us", BigInteger, primary_key=True, autoincrement=False)
+    yield Column("kind", ExactText(16), primary_key=True)
+    yield Column("added", BigInteger, primary_key=True, autoincrement=False)
+    yield Column("task_id", RecordBytes(), nullable=True)  # UTF-8, where the key is not it
+    yield Column("state", ExactText(16), nullable=False)
+    # 1: claimed or running; 2: queued; nothing once it is settled. MySQL has no partial indexes.
+    yield Column("active", SmallInteger, nullable=True)
+    yield Column("head_us", BigInteger, nullable=True)
+    yield Column("followers", Integer, nullable=False)
+    yield Column("occurrences", Integer, nullable=False)
+    yield Column("last_us", BigInteger, nullable=True)
+    yield Column("delivery", ExactText(16), nullable=True)
+    yield Column("owner", String(64), nullable=True)
+    yield Column("token", Integer, nullable=False)
+    yield Column("attempt", Integer, nullable=False)
+    for name in ("claimed_us", "started_us", "finished_us"):
+        yield Column(name, BigInteger, nullable=True)
+    yield Column("details", RecordBytes(), nullable=True)
+    yield Column("record", RecordBytes(), nullable=True)
+
+
+def _run_indexes(name: str) -> Iterator[Index]:
+    is_open, is_done = text("active IS NOT NULL"), text("finished_us IS NOT NULL")
+    where: dict[str, Any] = {"postgresql_where": is_open, "sqlite_where": is_open}
+    yield Index(f"{name}_own", "active", "owner", "run_us", **where)
+    yield Index(f"{name}_open", "active", "task", "run_us", "kind", unique=True, **where)
+    yield Index(f"{name}_late", "run_us", "task")
+    where = {"postgresql_where": is_done, "sqlite_where": is_done}
+    yield Index(f"{name}_done", "finished_us", **where)
+
+
 def _create(connection: Connection, tables: Tables) -> None:
     existing = inspect(connection)
     name, schema = tables.tasks.name, tables.tasks.schema
@@ -212,7 +267,20 @@ def _create(connection: Connection, tables: Tables) -> None:
     tables.tasks.metadata.create_all(connection, tables=list(tables), checkfirst=True)
 
 
-MIGRATIONS: dict[int, Callable[[Connection, Tables], None]] = {1: _create}
+def _add_runs(connection: Connection, tables: Tables) -> None:
+    """Runs, and nodes that are more than their last claim."""
+    nodes, dialect = tables.nodes, connection.dialect
+    name = dialect.identifier_preparer.format_table(nodes)
+    columns = inspect(connection).get_columns(nodes.name, schema=nodes.schema)
+    known = {column["name"] for column in columns}
+    for column in _member_columns():
+        if column.name not in known:
+            wanted = CreateColumn(nodes.c[column.name]).compile(dialect=dialect)
+            connection.execute(text(f"ALTER TABLE {name} ADD COLUMN {wanted}"))
+    tables.runs.create(connection, checkfirst=True)
+
+
+MIGRATIONS: dict[int, Callable[[Connection, Tables], None]] = {1: _create, 2: _add_runs}
 """What makes a database of the version before one of this version. Each can be done again, since
 some servers do not take back half of one."""
 

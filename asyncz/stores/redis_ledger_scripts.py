@@ -1,0 +1,140 @@
+"""The Lua scripts that look at runs, and the one that forgets them. See `redis_run_lua`."""
+
+from __future__ import annotations
+
+__all__ = ["LEDGER_BODIES"]
+
+LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
+    # name: keys, parts, text
+    "look": (
+        "run_times owned gone batches",
+        "tools clock spans",
+        """
+        local found = redis.call('ZRANGEBYLEX', run_times, '-', '(p', 'LIMIT', 0, 1)
+        local left = redis.call('ZLEXCOUNT', owned, first(''), last(''))
+        for _, node in ipairs(redis.call('ZRANGE', gone, 0, -1)) do
+            left = left + redis.call('ZLEXCOUNT', owned, first(node), last(node))
+        end
+        local due = found[1] and string.sub(found[1], 1, TIME) or ''
+        return {clock(ARGV[1]), due, left, redis.call('EXISTS', batches)}
+        """,
+    ),
+    # With each run the record it can be run by: its own, or its task's of today.
+    "owned": (
+        "owned runs kept places tasks",
+        "tools spans runs pairs",
+        """
+        local owner, from, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+        from = from == '' and first(owner) or '(' .. from
+        local found = redis.call('ZRANGEBYLEX', owned, from, last(owner), 'LIMIT', 0, limit)
+        local used = 0
+        for i, member in ipairs(found) do
+            if size > tonumber(ARGV[4]) then break end
+            used = i
+            local ident = string.sub(member, #prefix(owner) + 1)
+            local value = redis.call('HGET', runs, ident)
+            local own = redis.call('HGET', kept, ident)
+            local place = redis.call('HGET', places, key_of(ident))
+            put(ident, value)
+            if own then
+                put(string.sub(own, 1, PLACE), string.sub(own, PLACE + 1))
+            elseif place and string.sub(place, TIME + 2, PLACE - 1) == order_of(value) then
+                put(string.sub(place, 1, PLACE), redis.call('HGET', tasks, key_of(ident)) or '')
+            else
+                put('', '')
+            end
+        end
+        local more = used < #found or #found == limit
+        return {more and 1 or 0, found[used] or '', table.concat(out)}
+        """,
+    ),
+    "count_active": (
+        "active",
+        "tools runs",
+        """
+        local counts = {}
+        for i, units in ipairs(values_of(active, ARGV)) do counts[i] = #(units or '') / UNIT end
+        return counts
+        """,
+    ),
+    # What follows a head that is open looks like it, but that it waits.
+    "history": (
+        "runs by_time by_task owned",
+        "tools runs pairs",
+        """
+        local sets = {by_time = by_time, by_task = by_task, owned = owned}
+        local found = redis.call('ZREVRANGEBYLEX', sets[ARGV[1]], ARGV[2], ARGV[3],
+            'LIMIT', 0, tonumber(ARGV[4]))
+        local idents, used = {}, 0
+        for i, member in ipairs(found) do
+            idents[i] = member
+            if ARGV[1] ~= 'by_time' then
+                idents[i] = string.sub(member, 9 + tonumber(string.sub(member, 1, 8)))
+            end
+        end
+        for i, value in ipairs(values_of(runs, idents)) do
+            if size > tonumber(ARGV[6]) then break end
+            used = i
+            local state = value and string.sub(value, 1, 1)
+            if value and (ARGV[5] == '' or string.find(ARGV[5], state, 1, true)) then
+                if state == 'q' then
+                    local head = string.sub(value, 2) .. string.sub(idents[i], TIME + 1)
+                    value = 'q' .. string.sub(redis.call('HGET', runs, head) or value, 2)
+                end
+                put(idents[i], value)
+            end
+        end
+        local more = used < #found or #found == tonumber(ARGV[4])
+        return {more and 1 or 0, found[used] or '', table.concat(out)}
+        """,
+    ),
+    # Of each task, the last of its members. What is open is as it is in `history`.
+    "last": (
+        "runs by_task",
+        "tools spans runs pairs",
+        """
+        local used = 0
+        for i = 2, #ARGV do
+            if size > tonumber(ARGV[1]) then break end
+            used = i - 1
+            local key = ARGV[i]
+            local found = redis.call('ZREVRANGEBYLEX', by_task, last(key), first(key),
+                'LIMIT', 0, 1)[1]
+            local ident = found and string.sub(found, #prefix(key) + 1)
+            local value = ident and redis.call('HGET', runs, ident)
+            if value and string.sub(value, 1, 1) == 'q' then
+                local head = string.sub(value, 2) .. string.sub(ident, TIME + 1)
+                value = 'q' .. string.sub(redis.call('HGET', runs, head) or value, 2)
+            end
+            if value then put(ident, value) end
+        end
+        return {used, table.concat(out)}
+        """,
+    ),
+    # A run may have been settled a second time since, or be another one by now.
+    "forget": (
+        "runs by_time by_task settled call",
+        "once tools checks clock spans",
+        """
+        local before, gone = number_of(ARGV[2]), {}
+        local of_task, seen = {}, 0
+        for _, entry in ipairs(redis.call('LRANGE', settled, 0, tonumber(ARGV[3]) - 1)) do
+            local time, ident = string.sub(entry, 1, TIME), string.sub(entry, TIME + 1)
+            if number_of(time) >= before then break end
+            seen = seen + 1
+            local value = redis.call('HGET', runs, ident)
+            if value and string.sub(value, 57, 75) == time then
+                local is_earlier = string.find(string.sub(ident, -1), '%u')
+                local key = string.sub(ident, TIME + 1, is_earlier and -20 or -2)
+                gone[#gone + 1] = ident
+                of_task[#of_task + 1] = prefix(key) .. ident
+            end
+        end
+        send('HDEL', runs, gone)
+        send('ZREM', by_time, gone)
+        send('ZREM', by_task, of_task)
+        if seen > 0 then redis.call('LTRIM', settled, seen, -1) end
+        return answer(seen .. ' ' .. #gone)
+        """,
+    ),
+}
