@@ -17,11 +17,15 @@ with the process takes `StoreConformance`, which needs `make_store` only.
 from __future__ import annotations
 
 from asyncz.testing.store_suite_basics import KeepingTasks
+from asyncz.testing.store_suite_claims import ClaimingRuns
+from asyncz.testing.store_suite_latest import FindingLatest
+from asyncz.testing.store_suite_once import RunningOnce
 from asyncz.testing.store_suite_quarantine import KeepingQuarantine
 from asyncz.testing.store_suite_queries import AskingForTasks
 from asyncz.testing.store_suite_schedule import KeepingTime
+from asyncz.testing.store_suite_takeover import TakingOver
 
-__all__ = ["PersistentStoreConformance", "StoreConformance"]
+__all__ = ["ClusterStoreConformance", "PersistentStoreConformance", "StoreConformance"]
 
 
 class StoreConformance(KeepingTasks, KeepingTime, AskingForTasks):
@@ -32,4 +36,11 @@ class PersistentStoreConformance(StoreConformance, KeepingQuarantine):
     """And what one does whose tasks outlive the process.
 
     To write: `make_store`, `reopen`, `read_record`, `write_record`.
+    """
+
+
+class ClusterStoreConformance(ClaimingRuns, RunningOnce, TakingOver, FindingLatest):
+    """And what one does that several schedulers may share: a `ClusterStore`.
+
+    To write: `make_store`; and `another` if several store objects share the tasks.
     """
