@@ -3,14 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# What PYTEST_ARGS selects may all be in the other half.
+OR_NONE = || [ $$? -eq 5 ]
+STORE ?= postgresql
+FAULT ?= killed
+SECONDS ?= 60
+KILLS ?= 200
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly lint docs bench clean
+.PHONY: help demo demo-cluster test nightly chaos chaos-all lint docs bench clean
 
 help:
 	@echo "make demo   run the demo app; Ctrl-C ends it"
+	@echo "make demo-cluster  the same with 4 workers that share one schedule"
 	@echo "make test   run the tests with coverage"
-	@echo "make nightly  20,000 new expressions for the triggers, and each store encrypted"
+	@echo "make nightly  20,000 new expressions for the triggers, 500 new sequences for each store, and each encrypted"
+	@echo "make chaos  kill workers on a real store (STORE=postgresql FAULT=killed SECONDS=60 KILLS=200 SEED=1)"
+	@echo "make chaos-all  every fault on every store, and the table of docs/chaos.md"
 	@echo "make lint   formatter, linter and strict types"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure against the peers (BENCH_ARGS=--quick for the short form)"
@@ -29,14 +39,23 @@ $(VENV)/.%.installed: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo.installed
 	@$(BIN)/python docs_src/demo.py
 
+demo-cluster: $(VENV)/.demo.installed
+	@$(BIN)/python docs_src/demo_cluster.py
+
 test: $(VENV)/.test.installed
 	@$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
-	@$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n 2 --dist loadscope $(PYTEST_ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m alone $(PYTEST_ARGS) $(OR_NONE)
 	@$(BIN)/python -m coverage report --fail-under=95
 
 nightly: $(VENV)/.test.installed
-	ASYNCZ_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/triggers tests/stores/test_security_conformance.py
+	ASYNCZ_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/triggers tests/stores/test_security_conformance.py tests/stores/test_sequences.py
+
+chaos: $(VENV)/.test.installed
+	$(BIN)/python -m tests.chaos --store $(STORE) --fault $(FAULT) --seconds $(SECONDS) --kills $(KILLS) --seed $(SEED)
+
+chaos-all: $(VENV)/.test.installed
+	$(BIN)/python -m tests.chaos --store all --fault all --seconds $(SECONDS) --kills $(KILLS) --seed $(SEED)
 
 lint: $(VENV)/.lint.installed
 	$(BIN)/python -m ruff format --check .

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from asyncz import NativeAsyncIOScheduler
 
@@ -17,10 +18,23 @@ pytest.register_assert_rewrite("asyncz.testing")
 
 from asyncz.testing import VirtualClock  # noqa: E402
 
-REAL_TIME = ("tests/outages/", "tests/stores/test_restarts.py", "tests/asgi/test_servers.py")
-"""Servers that are killed, frozen and restarted, on the real clock. Another program that keeps the
-machine busy for a second can make one of these fail, so each has three tries; the summary shows
-the ones that needed more than one."""
+# How fast a machine draws an example says nothing about the code.
+if settings.get_current_profile_name() == "default":
+    settings.register_profile("asyncz", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("asyncz")
+
+REAL_TIME = (
+    "tests/asgi/test_cluster_demo.py",
+    "tests/asgi/test_servers.py",
+    "tests/chaos/",
+    "tests/outages/",
+    "tests/schedulers/test_file_takeover.py",
+    "tests/stores/test_restarts.py",
+)
+"""Workers and servers that are killed, frozen and restarted, on the real clock. They run one after
+the other, with nothing beside them. Another program that keeps the machine busy for a second can
+make one of these fail all the same, so each has three tries; the summary shows the ones that needed
+more than one. What fails in `tests/chaos` is a broken promise, which counts at once."""
 
 PATIENCE = 5.0
 """Seconds that what a test has ended may take to be gone."""
@@ -29,7 +43,9 @@ PATIENCE = 5.0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(REAL_TIME):
-            item.add_marker(pytest.mark.flaky(reruns=2))
+            item.add_marker(pytest.mark.alone)
+            if not item.nodeid.startswith("tests/chaos/"):
+                item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture

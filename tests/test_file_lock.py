@@ -143,7 +143,7 @@ def test_a_file_removed_between_its_opening_and_its_locking_is_not_the_lock(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = 0
-    try_to_lock = file_lock._try_to_lock
+    try_to_lock = file_lock.try_to_lock
 
     def removing(descriptor: int) -> bool:
         nonlocal tried
@@ -152,7 +152,7 @@ def test_a_file_removed_between_its_opening_and_its_locking_is_not_the_lock(
             path.unlink()
         return try_to_lock(descriptor)
 
-    monkeypatch.setattr(file_lock, "_try_to_lock", removing)
+    monkeypatch.setattr(file_lock, "try_to_lock", removing)
     lock = FileLock(path)
     assert lock.acquire(10)
     assert tried == 2

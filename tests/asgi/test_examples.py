@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +15,9 @@ import httpx
 import pytest
 
 from .clients import TestClient
-from .servers import PATIENCE, ROOT, python_path
+from .demos import EXAMPLES, answers, demo, wait_for
+from .servers import PATIENCE, ROOT
 
-EXAMPLES = ROOT / "docs_src"
 PAGE = ROOT / "docs" / "asgi.md"
 
 
@@ -43,13 +38,6 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(EXAMPLES)):
             del sys.modules[name]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_every_example_is_on_the_page() -> None:
@@ -112,55 +100,6 @@ def test_the_app_of_the_readme_runs_its_tasks_and_keeps_them(load: Any, tmp_path
         references = [task["callable_reference"] for task in client.get("/tasks").json()]
         assert "app:remind" in references
     assert list((tmp_path / "tasks").iterdir())
-
-
-class Demo:
-    """The demo in a process of its own, and what it has printed so far."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "demo.py")],
-            env=os.environ | {"PYTHONPATH": python_path(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    @property
-    def output(self) -> str:
-        return "".join(self.lines)
-
-    @property
-    def address(self) -> str:
-        wait_for(lambda: "Ctrl-C ends it." in self.output)
-        return self.lines[0].split()[-1]
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
-            self.lines.extend(iter(output.readline, ""))
-
-
-@contextmanager
-def demo() -> Iterator[Demo]:
-    started = Demo()
-    try:
-        yield started
-    finally:
-        if started.process.poll() is None:
-            started.process.kill()
-        started.process.wait(PATIENCE)
-        started.reader.join(PATIENCE)
-
-
-def answers(address: str) -> bool:
-    try:
-        return httpx.get(address, timeout=PATIENCE).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_the_demo_shows_its_tasks_and_ctrl_c_ends_it_cleanly() -> None:

@@ -35,6 +35,8 @@ CODES = [
     "STORE_DEGRADED",
     "STORE_RECOVERED",
     "TASK_RECOVERED",
+    "TASK_TAKEN_OVER",
+    "TASK_LOST",
 ]
 
 

@@ -52,13 +52,13 @@ def test_without_a_grace_time_no_run_is_too_late() -> None:
     hourly = IntervalTrigger(hours=1, timezone="UTC")
     task = task_of(hourly, NOON, mistrigger_grace_time=None)
     now = NOON + timedelta(hours=2, minutes=30)
-    two, three = NOON + timedelta(hours=2), NOON + timedelta(hours=3)
-    assert plan(task, now) == Plan([two], 2, None, three)
+    one, two, three = (NOON + timedelta(hours=hours) for hours in (1, 2, 3))
+    assert plan(task, now) == Plan([two], 2, None, three, one)
 
 
 def test_coalescing_keeps_the_last_run_time() -> None:
     found = plan(task_of(TEN, NOON), NOON + 35 * SECOND)
-    assert found == Plan([NOON + 30 * SECOND], 3, None, NOON + 40 * SECOND)
+    assert found == Plan([NOON + 30 * SECOND], 3, None, NOON + 40 * SECOND, NOON + 20 * SECOND)
 
 
 def test_without_coalescing_every_run_time_is_run() -> None:

@@ -170,7 +170,8 @@ def test_a_stored_trigger_may_be_of_any_known_type(monkeypatch: pytest.MonkeyPat
     registry = PluginRegistry()
     registry.register("trigger", "mine", MyTrigger)
     types = registry.trigger_types
+    assert set(types) == {*BUILT_IN["trigger"], "mine"}
     assert (types["mine"], types["theirs"], types["cron"]) == (MyTrigger, MyTrigger, CronTrigger)
     assert "nope" not in types
-    assert set(types) == {*BUILT_IN["trigger"], "mine"}
-    assert len(types) == len(BUILT_IN["trigger"]) + 1
+    assert set(types) == {*BUILT_IN["trigger"], "mine", "theirs"}
+    assert len(types) == len(BUILT_IN["trigger"]) + 2

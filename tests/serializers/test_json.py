@@ -64,6 +64,7 @@ def test_a_record_can_be_read_by_people() -> None:
         "executor": "pool",
         "coalesce": True,
         "max_instances": 1,
+        "delivery": "at_least_once",
         "mistrigger_grace_time": 60.0,
         "next_run_time": 1930478400250001,
         "store": {"order": 7},

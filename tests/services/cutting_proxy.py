@@ -1,4 +1,5 @@
-"""A proxy on the loopback interface that loses replies of a server, after it has done its work."""
+"""A proxy on the loopback interface that loses replies of a server, or holds them back, after it
+has done its work."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ SIZE = 1 << 16
 
 
 class CuttingProxy:
-    """Passes everything on, until it is told to lose a reply.
+    """Passes everything on, until it is told to lose a reply, or to keep it for a while.
 
     Args:
         address: Of the server.
@@ -22,6 +23,8 @@ class CuttingProxy:
         self._address = address
         self._word: bytes | None = None
         self._times = 0
+        self._held_word: bytes | None = None
+        self._may_pass = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._connections: set[asyncio.Task[None] | None] = set()
         self.port = 0
@@ -30,6 +33,16 @@ class CuttingProxy:
     def lose_reply_to(self, word: bytes, times: int = 1) -> None:
         """Cut the connection instead of passing on the reply to what has this in it."""
         self._word, self._times = word, times
+
+    def hold_reply_to(self, word: bytes) -> None:
+        """Keep the replies to what has this in it, and what follows them, until `let_pass`."""
+        self._held_word = word
+        self._may_pass.clear()
+
+    def let_pass(self) -> None:
+        """Pass on what was kept."""
+        self._held_word = None
+        self._may_pass.set()
 
     @property
     def address(self) -> str:
@@ -41,7 +54,7 @@ class CuttingProxy:
         here = asyncio.current_task()
         self._connections.add(here)
         to_reader, to_writer = await asyncio.open_connection(*self._address)
-        state = {"cut": False}
+        state = {"cut": False, "held": False}
         self._writers |= {writer, to_writer}
         try:
             async with asyncio.TaskGroup() as group:
@@ -62,6 +75,8 @@ class CuttingProxy:
             if self._word is not None and self._times and self._word in data:
                 self._times -= 1
                 state["cut"] = True
+            if self._held_word is not None and self._held_word in data:
+                state["held"] = True
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError
@@ -73,12 +88,16 @@ class CuttingProxy:
             if state["cut"]:
                 self.lost += 1
                 raise ConnectionResetError
+            if state["held"]:
+                await self._may_pass.wait()
+                state["held"] = False
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError
 
     async def hang_up(self) -> None:
         """Cut all connections."""
+        self.let_pass()
         while ends := [connection for connection in self._connections if connection is not None]:
             for writer in self._writers:
                 writer.close()

@@ -1,6 +1,7 @@
 """A process that forks writers and has them killed; run by test_file_crashes.py.
 
 usage: crashing_writer.py points DIRECTORY    a writer each, killed at its n-th call of the system
+       crashing_writer.py runs DIRECTORY      likewise, but they claim runs, and end them
        crashing_writer.py random DIRECTORY    writers killed at some time, on one directory
 
 Forked from here, where everything is imported already, a writer starts within milliseconds.
@@ -14,17 +15,27 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from asyncz.enums import Delivery, RunKind, RunState
 from asyncz.stores.base import TaskAdvance
+from asyncz.stores.cluster import Fired, Firing, Node, RunEnd, RunOutcome, RunRef
 from asyncz.stores.file import FileStore
 from asyncz.stores.file_index import name_of
 from asyncz.testing.store_suite_tools import NOON, SuiteHost, after, make_task
 
-CALLS = ("open", "fsync", "replace", "link", "unlink", "write", "close")
+CALLS = ("open", "fsync", "replace", "link", "unlink", "write", "close", "mkdir", "ftruncate")
 DONE = "done"
+SCHEDULED = RunKind.SCHEDULED
+LATER = {"last": None, "often": after(60), "once": after(60)}
+"""The tasks whose runs are claimed, and when they are due then."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "last": {},
+    "often": {},
+    "once": {"delivery": Delivery.AT_MOST_ONCE},
+}
 
 
 async def change(store: FileStore, acknowledge: Callable[[], None]) -> None:
@@ -44,7 +55,29 @@ async def change(store: FileStore, acknowledge: Callable[[], None]) -> None:
     acknowledge()
 
 
-def write_and_die(directory: Path, point: int) -> None:
+async def claim(store: FileStore, acknowledge: Callable[[], None]) -> None:
+    """Join, claim, start and end; likewise."""
+    await store.join_node(Node("crashing", "", "", 1), 30)
+    acknowledge()
+    firings = [
+        Firing(task, NOON, LATER[str(task.id)], task.id == "last", SCHEDULED, (NOON,))
+        for task in await store.get_due_tasks(NOON)
+    ]
+    assert set(await store.fire("crashing", "claim", firings)) == {Fired.WON}
+    acknowledge()
+    refs = [RunRef(str(task.id), SCHEDULED, NOON, 1) for task, *_ in firings]
+    assert await store.start_runs("crashing", refs) == [True] * 3
+    acknowledge()
+    ends = [RunEnd(ref, (RunOutcome(NOON, RunState.SUCCEEDED),)) for ref in refs]
+    assert await store.finish_runs("crashing", ends) == [True] * 3
+    acknowledge()
+
+
+def write_and_die(
+    directory: Path,
+    point: int,
+    change: Callable[[FileStore, Callable[[], None]], Awaitable[None]],
+) -> None:
     """Make the changes, and be killed right after the call of that number, if it comes."""
     directory.mkdir()
     (directory / name_of("spoilt", ".task")).write_text("kept")
@@ -65,6 +98,8 @@ def write_and_die(directory: Path, point: int) -> None:
     async def main() -> None:
         store = FileStore(directory)
         await store.start(SuiteHost(), "crashing")
+        if change is claim:
+            await store.add_tasks([make_task(name, **OPTIONS[name]) for name in LATER])
         for name in CALLS:
             setattr(os, name, dying(getattr(os, name)))
         await change(store, lambda: void(real_write(acknowledged, b".")))
@@ -107,11 +142,14 @@ def fork(work: Callable[[], None]) -> int:
         os._exit(1)
 
 
-def kill_at_points(directory: Path) -> None:
+def kill_at_points(
+    directory: Path,
+    change: Callable[[FileStore, Callable[[], None]], Awaitable[None]] = change,
+) -> None:
     """Until a writer comes to its end."""
     for point in range(1, 500):
         here = directory / f"point{point}"
-        child = fork(lambda here=here, point=point: write_and_die(here, point))  # type: ignore[misc]
+        child = fork(lambda here=here, point=point: write_and_die(here, point, change))  # type: ignore[misc]
         if os.waitpid(child, 0)[1] != signal.SIGKILL:
             sys.exit(f"the writer of {here} failed")
         if here.with_suffix(".log").read_text().endswith(DONE):
@@ -134,4 +172,9 @@ def kill_at_random(directory: Path, rounds: int = 40) -> None:
 
 
 if __name__ == "__main__":
-    {"points": kill_at_points, "random": kill_at_random}[sys.argv[1]](Path(sys.argv[2]))
+    kinds = {
+        "points": kill_at_points,
+        "runs": lambda directory: kill_at_points(directory, claim),
+        "random": kill_at_random,
+    }
+    kinds[sys.argv[1]](Path(sys.argv[2]))

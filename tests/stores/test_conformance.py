@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,15 @@ from asyncz.serializers import EncryptedSerializer
 from asyncz.stores.base import BaseStore
 from asyncz.stores.file import FileStore
 from asyncz.stores.memory import MemoryStore
-from asyncz.testing.store_suite import PersistentStoreConformance, StoreConformance
+from asyncz.testing.store_suite import (
+    ClusterStoreConformance,
+    PersistentStoreConformance,
+    StoreConformance,
+)
 
 from .conftest import file_of
 from .dict_store import DictStore
+from .model_store import ModelStore
 
 KEY = "a key for the tests, long enough for that"
 
@@ -23,7 +29,12 @@ class TestMemoryStore(StoreConformance):
         return MemoryStore()
 
 
-class TestFileStore(PersistentStoreConformance):
+class TestModelStore(StoreConformance, ClusterStoreConformance):
+    async def make_store(self) -> BaseStore:
+        return ModelStore()
+
+
+class TestFileStore(PersistentStoreConformance, ClusterStoreConformance):
     @pytest.fixture(autouse=True)
     def set_directory(self, directory: Path) -> None:
         self.directory = directory
@@ -32,6 +43,9 @@ class TestFileStore(PersistentStoreConformance):
         return FileStore(self.directory)
 
     async def reopen(self, store: BaseStore) -> FileStore:
+        return await self.make_store()
+
+    async def another(self, store: Any) -> FileStore:
         return await self.make_store()
 
     async def read_record(self, store: BaseStore, task_id: str) -> bytes:

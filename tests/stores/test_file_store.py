@@ -395,7 +395,7 @@ async def test_a_step_is_made_by_one_of_two_stores(directory: Path, host: SetHos
         {"serializer": object()},
         {"no_such_option": 1},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_bad_options_are_refused(directory: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):

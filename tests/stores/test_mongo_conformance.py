@@ -12,7 +12,7 @@ from pymongo import AsyncMongoClient
 
 from asyncz.stores.base import BaseStore
 from asyncz.stores.mongo import MongoDBStore
-from asyncz.testing.store_suite import PersistentStoreConformance
+from asyncz.testing.store_suite import ClusterStoreConformance, PersistentStoreConformance
 
 from .mongo_databases import Place, mongodb_url, place_on
 
@@ -33,7 +33,7 @@ def mongo_place(kept_place: Place) -> Place:
     return kept_place
 
 
-class OnMongoDB(PersistentStoreConformance):
+class OnMongoDB(PersistentStoreConformance, ClusterStoreConformance):
     """What the classes below have in common."""
 
     place: Place
@@ -41,6 +41,9 @@ class OnMongoDB(PersistentStoreConformance):
 
     async def make_store(self) -> MongoDBStore:
         return MongoDBStore(database=self.place.name, **self.given)
+
+    async def another(self, store: BaseStore) -> MongoDBStore:
+        return await self.make_store()
 
     async def reopen(self, store: BaseStore) -> MongoDBStore:
         return await self.make_store()

@@ -121,7 +121,7 @@ def test_ten_can_start_at_once(place: Place) -> None:
         thread.join()
     assert errors == []
     assert place.database.tasks.count_documents({}) == 10
-    assert len(place.database.tasks.index_information()) == 5
+    assert len(place.database.tasks.index_information()) == 7
 
 
 # Adding, all or none.
@@ -196,12 +196,15 @@ async def test_who_was_killed_after_the_decision_has_added_all(place: Place) -> 
         assert staged(place) == 0
 
 
-async def test_who_was_given_up_adds_nothing(place: Place) -> None:
-    async with open_stores(place, 2) as [slow, other]:
+async def test_who_was_given_up_adds_nothing(place: Place, proxy: CuttingProxy) -> None:
+    uri = f"mongodb://{proxy.address}/?directConnection=true"
+    async with open_stores(place, 1, uri=uri) as [slow], open_stores(place, 1) as [other]:
+        proxy.hold_reply_to(b"insert\0")
         adding = asyncio.ensure_future(slow.add_tasks(many()))
         await until(lambda: staged(place) > 0)
         make_old(place)
         await other._adding.sweep()
+        proxy.let_pass()
         with pytest.raises(StoreError, match="nothing was added"):
             await adding
         assert await other.get_all_tasks() == []

@@ -44,7 +44,7 @@ def die_before(store: RedisStore, script: str, calls: int = 0) -> None:
     seen = 0
 
     class Dying(RedisCalls):
-        async def __call__(self, name: str, *args: Any, batch: bytes = b"") -> Any:
+        async def __call__(self, name: str, *args: Any, batch: bytes = b"", **more: Any) -> Any:
             nonlocal seen
             seen += name == script
             if seen > calls:
@@ -188,7 +188,7 @@ class Meanwhile(RedisCalls):
         self._script: str | None = script
         self._act = act
 
-    async def __call__(self, name: str, *args: Any, batch: bytes = b"") -> Any:
+    async def __call__(self, name: str, *args: Any, batch: bytes = b"", **more: Any) -> Any:
         if name == self._script:
             self._script = None
             await self._act()

@@ -106,7 +106,14 @@ async def test_no_secret_is_told_of_any_record(
             spoil(directory, task_id, store)
         await clock.advance(hours=2)
         infos = await scheduler.aget_task_infos()
-        shown = [scheduler, store, serializer, infos, seen, await scheduler.aget_tasks()]
+        shown: list[object] = [
+            scheduler,
+            store,
+            serializer,
+            infos,
+            seen,
+            await scheduler.aget_tasks(),
+        ]
         shown += [await scheduler.aget_scheduler_info(), store.serializer]
         for task_id in SPOILT:
             with pytest.raises(AsynczException) as caught:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import time
 
 import pytest
 from sqlalchemy import (
@@ -22,7 +23,9 @@ from sqlalchemy import (
 )
 
 from asyncz.exceptions import ConfigurationError, StoreError
+from asyncz.runs.base import RunQuery
 from asyncz.stores import sqlalchemy_schema
+from asyncz.stores.cluster import Fired, Node
 from asyncz.stores.sqlalchemy import (
     SCHEMA_VERSION,
     SQLAlchemyStore,
@@ -30,10 +33,11 @@ from asyncz.stores.sqlalchemy import (
     make_tables,
     upgrade_tables,
 )
-from asyncz.testing.store_suite_tools import ids_of, make_task
+from asyncz.testing.store_suite_cluster import firing
+from asyncz.testing.store_suite_tools import NOON, ids_of, make_task
 from tests.services.databases import execute_on, new_database
 
-from .sqlalchemy_tools import engine_for, opened
+from .sqlalchemy_tools import engine_for, opened, take_back_to_version_1
 
 OPENER = Path(__file__).with_name("sqlalchemy_opener.py")
 ROOT = Path(__file__).parents[2]
@@ -62,7 +66,14 @@ def newer_schema(monkeypatch: pytest.MonkeyPatch) -> int:
     return number
 
 
-async def test_ten_processes_that_start_at_once_make_the_tables_once(url: URL) -> None:
+@pytest.mark.parametrize("version", [0, 1])
+async def test_ten_processes_that_start_at_once_make_the_tables_once(
+    url: URL, version: int
+) -> None:
+    if version:
+        async with opened(url):
+            pass
+        await take_back_to_version_1(url)
     command = [sys.executable, str(OPENER), url.render_as_string(hide_password=False)]
     openers = [
         subprocess.Popen(
@@ -101,6 +112,27 @@ async def test_tables_of_an_older_release_are_brought_forward(
             lambda sync: inspect(sync).get_columns(store.table.name)
         )
     assert "lease" in {column["name"] for column in columns}
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_tables_without_runs_get_them_and_lose_nothing(url: URL, by_hand: bool) -> None:
+    async with opened(url) as store:
+        await store.add_tasks([make_task("a"), make_task("b", None)])
+    await take_back_to_version_1(url)
+    async with engine_for(url) as engine, engine.begin() as connection:
+        row = "INSERT INTO asyncz_tasks_nodes (id, claim, seen_us) VALUES ('old', 'c', {})"
+        await connection.execute(text(row.format(int(time() * 1_000_000))))
+        if by_hand:
+            await connection.run_sync(upgrade_tables)
+
+    async with opened(url, create_tables=not by_hand) as store:
+        assert ids_of(await store.get_all_tasks()) == ["a", "b"]
+        assert await store.get_nodes() == []  # whoever it was, it shares nothing
+        await store.join_node(Node("new", "worker", "host", 1), 30)
+        assert [found.node.id for found in await store.get_nodes()] == ["new"]
+        (task,) = await store.get_due_tasks(NOON)
+        assert await store.fire("new", "claim", [firing(task)]) == [Fired.WON]
+        assert [run.task_id for run in await store.get_runs(RunQuery())] == ["a"]
 
 
 async def test_tables_of_a_newer_release_are_refused_and_left_alone(url: URL) -> None:
@@ -175,7 +207,8 @@ async def test_the_tables_can_be_noted_down_beside_those_of_the_app(url: URL) ->
         store = SQLAlchemyStore(url, metadata=metadata, tablename="jobs")
 
     assert store.table is metadata.tables["jobs"]
-    assert set(metadata.tables) == {"app", "jobs", "jobs_aside", "jobs_nodes", "jobs_meta"}
+    ours = {"jobs", "jobs_aside", "jobs_nodes", "jobs_runs", "jobs_meta"}
+    assert set(metadata.tables) == {"app"} | ours
     async with opened(url, metadata=metadata, tablename="jobs") as store:
         await store.add_task(make_task("a"))
     async with engine_for(url) as engine, engine.connect() as connection:

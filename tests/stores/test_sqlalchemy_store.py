@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import URL, Executable, make_url, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy import URL, Connection, Executable, make_url, select, text, update
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from asyncz import AsyncIOScheduler, NativeAsyncIOScheduler
 from asyncz.exceptions import ConfigurationError, ConflictIdError, StoreError
@@ -165,8 +165,8 @@ async def test_a_guard_can_be_set_otherwise_or_left_out() -> None:
 async def ask(store: SQLAlchemyStore, question: str) -> Any:
     """What a connection of the store answers."""
 
-    async def work(connection: AsyncConnection, _: bool) -> Any:
-        return (await connection.execute(text(question))).scalar()
+    def work(connection: Connection, _: bool) -> Any:
+        return connection.execute(text(question)).scalar()
 
     return await store._database.run(work)
 
@@ -186,8 +186,8 @@ async def test_no_password_is_shown(caplog: pytest.LogCaptureFixture) -> None:
 async def test_arguments_of_tasks_are_not_in_errors(url: URL) -> None:
     async with engine_for(url) as engine, opened(engine) as store:
 
-        async def spoil(connection: AsyncConnection, _: bool) -> None:
-            await connection.execute(text("DROP TABLE asyncz_tasks"))
+        def spoil(connection: Connection, _: bool) -> None:
+            connection.execute(text("DROP TABLE asyncz_tasks"))
 
         await store._database.run(spoil)
         with pytest.raises(StoreError, match="'tasks'") as caught:
@@ -208,8 +208,8 @@ async def test_a_record_that_makes_room_is_kept_aside(url: URL) -> None:
 
 
 async def execute(store: SQLAlchemyStore, statement: Executable) -> Any:
-    async def work(connection: AsyncConnection, _: bool) -> Any:
-        return await connection.execute(statement)
+    def work(connection: Connection, _: bool) -> Any:
+        return connection.execute(statement)
 
     return await store._database.run(work)
 

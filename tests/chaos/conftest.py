@@ -1,0 +1,66 @@
+"""The servers of the trials: one of each kind for all tests, put right after each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.places import Place
+from tests.chaos.trial import Outcome, Trial, hold
+from tests.services.mongodb import warm_motor
+
+Hold = Callable[[str, Trial], Awaitable[Outcome]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what only a night has the time for."""
+    if os.environ.get("ASYNCZ_NIGHTLY") == "1":
+        return
+    reason = "the same on every store and for longer; set ASYNCZ_NIGHTLY=1, or `make chaos-all`"
+    for item in items:
+        if item.get_closest_marker("nightly") is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def places() -> Iterator[dict[str, Place]]:
+    """By kind of store, those that were needed so far."""
+    warm_motor()
+    started: dict[str, Place] = {}
+    yield started
+    for place in started.values():
+        place.close()
+
+
+@pytest.fixture
+def hold_trial(
+    places: dict[str, Place],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> Iterator[Hold]:
+    """Hold a trial on a store of that kind, and look whether all promises were kept."""
+    used: list[Place] = []
+
+    async def hold_it(kind: str, trial: Trial) -> Outcome:
+        if kind not in places:
+            places[kind] = Place(kind)
+        used.append(places[kind])
+        directory = tmp_path / str(len(used))
+        directory.mkdir()
+        outcome = await hold(places[kind], trial, directory)
+        record_property("verdict", str(outcome.verdict))
+        assert outcome.verdict.is_good, f"{outcome.verdict}\n\n{_last_words(outcome)}"
+        return outcome
+
+    yield hold_it
+    for place in used:
+        place.put_right()
+
+
+def _last_words(outcome: Outcome) -> str:
+    """What the workers said in the end."""
+    text = outcome.log.read_text(errors="replace") if outcome.log.exists() else ""
+    return f"{outcome.log}:\n{text[-3_000:]}"

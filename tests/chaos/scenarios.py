@@ -1,0 +1,206 @@
+"""The trials that there are, by name, for a length and a number of kills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from .crashes import die_at_points, kill_busy_workers, stop_in_claims
+from .faults import (
+    cut_connections,
+    drop_replies,
+    freeze_server,
+    kill_server,
+    kill_workers,
+    restart_workers,
+    run_old_release,
+    stop_workers,
+)
+from .measures import (
+    measure_held_claim,
+    measure_points,
+    measure_soak,
+    watch_memory,
+    watch_rows,
+)
+from .trial import Trial, plan_tasks
+from .worker import TaskPlan
+
+__all__ = ["ALONE", "FAULTS", "FOR_SERVERS", "FOR_SQL", "LIMITED", "make_trial", "points"]
+
+LIMITED = ("limited-1", "limited-3")
+"""Tasks that are run by hand, and how often at once."""
+HELD_FOR = 13.0
+"""Seconds for which a worker stops in a transaction: longer than a server lets it be idle."""
+
+
+def killed(seconds: float, kills: int) -> Trial:
+    """Workers are killed."""
+    return Trial(seconds, plan_tasks, [kill_workers(kills)])
+
+
+def killed_once(seconds: float, kills: int) -> Trial:
+    """The same, and no run may be started twice."""
+    tasks = partial(plan_tasks, delivery="at_most_once")
+    return Trial(seconds, tasks, [kill_workers(kills)])
+
+
+def server_killed(seconds: float, kills: int) -> Trial:
+    """The server is killed three times, and workers too."""
+    return Trial(seconds, plan_tasks, [kill_server(3), kill_workers(kills)])
+
+
+def frozen(seconds: float, kills: int) -> Trial:
+    """The server is frozen for three leases while runs go on; nobody is killed."""
+    tasks = partial(plan_tasks, longest=1.5)
+    return Trial(max(seconds, 10), tasks, [freeze_server(3)])
+
+
+def replies_lost(seconds: float, kills: int) -> Trial:
+    """One reply in fifty is lost with its connection; workers are killed too."""
+    faults = [drop_replies(0.02), kill_workers(kills)]
+    return Trial(seconds, plan_tasks, faults, with_proxy=True)
+
+
+def cut(seconds: float, kills: int) -> Trial:
+    """All connections are cut, as often as workers are killed."""
+    return Trial(seconds, plan_tasks, [cut_connections(kills)], with_proxy=True)
+
+
+def stopped(seconds: float, kills: int) -> Trial:
+    """Workers are stopped for three leases, one after the other, and go on then."""
+    number = max(1, int(seconds / 8))
+    tasks = partial(plan_tasks, longest=1.0)
+    return Trial(seconds, tasks, [stop_workers(number, 3)])
+
+
+def rolling(seconds: float, kills: int) -> Trial:
+    """Workers are told to end, and others start and declare the same tasks."""
+    return Trial(seconds, plan_tasks, [restart_workers(kills)], declares=True)
+
+
+def starting(seconds: float, kills: int) -> Trial:
+    """Eight workers start at once on an empty store, and declare the same tasks."""
+    return Trial(seconds, partial(plan_tasks, count=10), workers=8, declares=True, on_empty=True)
+
+
+def mixed(seconds: float, kills: int) -> Trial:
+    """Two workers of the old release of an app, two of the new one, which has more tasks."""
+
+    def tasks(first: int, seconds: float) -> list[TaskPlan]:
+        plans = plan_tasks(first, seconds)
+        return [plan._replace(is_new=number % 2 == 0) for number, plan in enumerate(plans)]
+
+    return Trial(seconds, tasks, [run_old_release(2, kills)], workers=2)
+
+
+def blocked(seconds: float, kills: int) -> Trial:
+    """User code blocks the event loop for longer than the lease, now and then."""
+    return Trial(seconds, partial(plan_tasks, block=3.0), [])
+
+
+def jumping(seconds: float, kills: int) -> Trial:
+    """The wall clock of each worker jumps by hours and days; workers are killed too."""
+    return Trial(seconds, plan_tasks, [kill_workers(kills)], jumps=True)
+
+
+def by_hand(seconds: float, kills: int) -> Trial:
+    """Eight workers run two tasks by hand, again and again, and are killed."""
+
+    def tasks(first: int, seconds: float) -> list[TaskPlan]:
+        # Due by its schedule only when the trial is long over.
+        never = first + 86_400_000_000
+        one, three = LIMITED
+        return [
+            TaskPlan(one, never, never, 0.05),
+            TaskPlan(three, never, never, 0.05, max_instances=3),
+        ]
+
+    return Trial(seconds, tasks, [kill_workers(kills)], workers=8, by_hand=LIMITED)
+
+
+def held(seconds: float, kills: int) -> Trial:
+    """C code holds the interpreter for longer than the lease, now and then: no thread goes on."""
+    return Trial(seconds, partial(plan_tasks, hold=3.0))
+
+
+def points(seconds: float, kills: int, which: Collection[str] = ()) -> Trial:
+    """Workers die before, while and after they ask for something: at each point there is."""
+
+    def tasks(first: int, seconds: float) -> list[TaskPlan]:
+        plans = plan_tasks(first, seconds, longest=1.5)
+        kinds = ("at_least_once", "at_most_once")
+        return [plan._replace(delivery=kinds[n % 2]) for n, plan in enumerate(plans)]
+
+    return Trial(seconds, tasks, [die_at_points(5, which)], workers=2, measure=measure_points)
+
+
+def held_claim(seconds: float, kills: int) -> Trial:
+    """A worker is stopped within a transaction, when it has claimed something."""
+    fault = stop_in_claims(HELD_FOR)
+    return Trial(max(seconds, HELD_FOR + 5), plan_tasks, [fault], measure=measure_held_claim)
+
+
+def recovery(seconds: float, kills: int) -> Trial:
+    """With the options as they are by default, one of four workers is killed, five times.
+
+    Each is on a machine of its own, and at least ten runs go on in it.
+    """
+    tasks = partial(plan_tasks, count=60, longest=20.0, delivery="at_least_once")
+    return Trial(
+        max(seconds, 240), tasks, [kill_busy_workers(5, 10)],
+        lease=30.0, poll_interval=1.0, store_timeout=30.0, apart=True,
+    )  # fmt: skip
+
+
+def soak(seconds: float, kills: int) -> Trial:
+    """Everything at once, for long: kills, lost replies, stopped workers, a server that is killed.
+
+    One worker is left alone, to see whether it grows.
+    """
+    faults = [
+        kill_workers(int(seconds)),
+        drop_replies(0.005),
+        stop_workers(int(seconds / 30), 2.5, one_by_one=False),
+        kill_server(max(1, int(seconds / 300))),
+        watch_memory,
+        watch_rows,
+    ]
+    return Trial(
+        seconds, plan_tasks, faults, workers=5, spared=1, with_proxy=True, measure=measure_soak
+    )
+
+
+FAULTS: dict[str, Callable[[float, int], Trial]] = {
+    "killed": killed,
+    "killed-once": killed_once,
+    "server-killed": server_killed,
+    "frozen": frozen,
+    "replies-lost": replies_lost,
+    "cut": cut,
+    "stopped": stopped,
+    "rolling": rolling,
+    "starting": starting,
+    "mixed": mixed,
+    "blocked": blocked,
+    "jumping": jumping,
+    "by-hand": by_hand,
+    "held": held,
+    "points": points,
+    "held-claim": held_claim,
+    "recovery": recovery,
+    "soak": soak,
+}
+FOR_SERVERS = frozenset({"server-killed", "frozen", "replies-lost", "cut", "jumping", "soak"})
+"""Those that need a server; on a file all processes have the same clock."""
+FOR_SQL = frozenset({"held-claim"})
+"""Those that need one with transactions, of which several go on at once."""
+ALONE = frozenset({"recovery", "soak"})
+"""Those that take long, whatever is asked for, or are meant to: not among all of them."""
+
+
+def make_trial(fault: str, seconds: float, kills: int, seed: int) -> Trial:
+    """The trial of that name."""
+    trial = FAULTS[fault](seconds, kills)
+    trial.seed = seed
+    return trial
