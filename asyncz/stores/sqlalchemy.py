@@ -29,21 +29,19 @@ from asyncz.stores.sqlalchemy_claims import make_steps
 from asyncz.stores.sqlalchemy_cluster import SQLClusterStore
 from asyncz.stores.sqlalchemy_database import CallersTransaction, Database, OwnDatabase, TakenError
 from asyncz.stores.sqlalchemy_dialects import async_url, check_settings, is_in_memory
-from asyncz.stores.sqlalchemy_notices import channel_of
-from asyncz.stores.sqlalchemy_pulse import SQLPulse
-from asyncz.stores.sqlalchemy_queries import find_rows
-from asyncz.stores.sqlalchemy_rows import Rows
-from asyncz.stores.sqlalchemy_schema import (
-    DEFAULT_TABLENAME,
+from asyncz.stores.sqlalchemy_migrations import (
     SCHEMA_VERSION,
-    Tables,
     check_not_newer,
     drop_tables,
-    make_tables,
     read_version,
     upgrade,
     upgrade_tables,
 )
+from asyncz.stores.sqlalchemy_notices import channel_of
+from asyncz.stores.sqlalchemy_pulse import SQLPulse
+from asyncz.stores.sqlalchemy_queries import find_rows
+from asyncz.stores.sqlalchemy_rows import Rows
+from asyncz.stores.sqlalchemy_schema import DEFAULT_TABLENAME, Tables, make_tables
 from asyncz.stores.sqlalchemy_sharing import Sharing
 from asyncz.tasks.base import Task
 from asyncz.tasks.query import TaskQuery

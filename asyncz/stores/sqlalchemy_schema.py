@@ -1,17 +1,14 @@
-"""The tables of a `SQLAlchemyStore`, their version, and the way from an older one to this one."""
+"""The tables of a `SQLAlchemyStore`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -21,30 +18,21 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    func,
-    insert,
-    inspect,
-    select,
     text,
-    update,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeEngine
 
-from asyncz.exceptions import ConfigurationError, StoreError
+from asyncz.exceptions import ConfigurationError
 
 __all__ = [
     "DEFAULT_TABLENAME",
-    "SCHEMA_VERSION",
     "Tables",
     "check_identifier",
-    "drop_tables",
     "family_of",
     "make_tables",
-    "read_version",
-    "upgrade_tables",
+    "member_columns",
 ]
 
 DEFAULT_TABLENAME = "asyncz_tasks"
@@ -52,7 +40,6 @@ KEY_LENGTH = 255
 LONGEST_TABLENAME = 48
 """Of the 63 characters that PostgreSQL keeps of a name, the rest is for our endings."""
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-LOCK_PATIENCE = 30
 
 
 def family_of(dialect: Dialect) -> str:
@@ -204,10 +191,10 @@ def _node_columns() -> Iterator[Column[Any]]:
     yield Column("id", String(64), primary_key=True)
     yield Column("claim", String(64), nullable=False)
     yield Column("seen_us", BigInteger, nullable=False)
-    yield from _member_columns()
+    yield from member_columns()
 
 
-def _member_columns() -> Iterator[Column[Any]]:
+def member_columns() -> Iterator[Column[Any]]:
     """What version 2 has brought; each may be left out, as the release before does."""
     yield Column("state", ExactText(16), nullable=True)
     yield Column("number", BigInteger, nullable=True)
@@ -252,127 +239,3 @@ def _run_indexes(name: str) -> Iterator[Index]:
     yield Index(f"{name}_late", "run_us", "task")
     where = {"postgresql_where": is_done, "sqlite_where": is_done}
     yield Index(f"{name}_done", "finished_us", **where)
-
-
-def _create(connection: Connection, tables: Tables) -> None:
-    existing = inspect(connection)
-    name, schema = tables.tasks.name, tables.tasks.schema
-    if existing.has_table(name, schema=schema):
-        columns = {column["name"] for column in existing.get_columns(name, schema=schema)}
-        if not columns >= {"id", "next_run_us", "added", "rev", "record"}:
-            raise StoreError(
-                f"There is a table {name!r} in the database that is not one of this store; "
-                "give another tablename, or rename the table."
-            )
-    tables.tasks.metadata.create_all(connection, tables=list(tables), checkfirst=True)
-
-
-def _add_runs(connection: Connection, tables: Tables) -> None:
-    """Runs, and nodes that are more than their last claim."""
-    nodes, dialect = tables.nodes, connection.dialect
-    name = dialect.identifier_preparer.format_table(nodes)
-    columns = inspect(connection).get_columns(nodes.name, schema=nodes.schema)
-    known = {column["name"] for column in columns}
-    for column in _member_columns():
-        if column.name not in known:
-            wanted = CreateColumn(nodes.c[column.name]).compile(dialect=dialect)
-            connection.execute(text(f"ALTER TABLE {name} ADD COLUMN {wanted}"))
-    tables.runs.create(connection, checkfirst=True)
-
-
-MIGRATIONS: dict[int, Callable[[Connection, Tables], None]] = {1: _create, 2: _add_runs}
-"""What makes a database of the version before one of this version. Each can be done again, since
-some servers do not take back half of one."""
-
-SCHEMA_VERSION = max(MIGRATIONS)
-
-
-def read_version(connection: Connection, tables: Tables) -> int:
-    """The version of the schema in the database; 0: there is none."""
-    meta = tables.meta
-    if not inspect(connection).has_table(meta.name, schema=meta.schema):
-        return 0
-    found = connection.execute(select(meta.c.value).where(meta.c.name == "version")).scalar()
-    return found or 0
-
-
-def upgrade_tables(
-    connection: Connection, tablename: str = DEFAULT_TABLENAME, schema: str | None = None
-) -> None:
-    """Make the tables of a store, or bring them forward to what this release needs.
-
-    For migrations of your own, with `create_tables=False` for the store:
-    `upgrade_tables(op.get_bind())` in one of Alembic. Several at once wait for each other; on
-    tables that are as they should be nothing is done.
-
-    Args:
-        connection: In a transaction, which the caller commits.
-        tablename, schema: As for the store.
-
-    Raises:
-        StoreError: The tables are those of a newer release, or somebody else's.
-    """
-    upgrade(connection, make_tables(None, tablename, schema))
-
-
-def drop_tables(
-    connection: Connection, tablename: str = DEFAULT_TABLENAME, schema: str | None = None
-) -> None:
-    """Drop the tables of a store, with all tasks, and with the records that were set aside.
-
-    Args:
-        connection, tablename, schema: As for `upgrade_tables`.
-    """
-    tables = make_tables(None, tablename, schema)
-    tables.tasks.metadata.drop_all(connection, tables=list(tables), checkfirst=True)
-
-
-def upgrade(connection: Connection, tables: Tables) -> None:
-    """`upgrade_tables`, for tables that were made already."""
-    with _alone(connection, tables):
-        version = read_version(connection, tables)
-        check_not_newer(version, tables)
-        for number in range(version + 1, SCHEMA_VERSION + 1):
-            MIGRATIONS[number](connection, tables)
-            _write_version(connection, tables.meta, number)
-
-
-def check_not_newer(version: int, tables: Tables) -> None:
-    """Raise StoreError if the schema has a version that this release does not know."""
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"The tables of {tables.tasks.name!r} have the schema version {version}, this release "
-            f"of asyncz knows those up to {SCHEMA_VERSION}; install the newer release that made "
-            "them, or give another tablename."
-        )
-
-
-def _write_version(connection: Connection, meta: Table, number: int) -> None:
-    done = connection.execute(update(meta).where(meta.c.name == "version").values(value=number))
-    if not done.rowcount:
-        connection.execute(insert(meta).values(name="version", value=number))
-
-
-@contextmanager
-def _alone(connection: Connection, tables: Tables) -> Iterator[None]:
-    """Keep others out who do the same. On SQLite the transaction itself does."""
-    family = family_of(connection.dialect)
-    digest = sha256(f"asyncz {tables.tasks.fullname}".encode())
-    if family == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
-        number = int.from_bytes(digest.digest()[:8], "big", signed=True)
-        connection.execute(select(func.pg_advisory_xact_lock(number)))
-    if family != "mysql":
-        yield
-        return
-    name = digest.hexdigest()[:60]
-    if connection.execute(select(func.get_lock(name, LOCK_PATIENCE))).scalar() != 1:
-        raise StoreError(
-            f"Somebody else has been changing the tables of {tables.tasks.name!r} for "
-            f"{LOCK_PATIENCE} s; try again when that is done."
-        )
-    try:
-        yield
-    finally:
-        connection.execute(select(func.release_lock(name)))

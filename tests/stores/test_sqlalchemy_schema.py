@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from asyncz.exceptions import ConfigurationError, StoreError
 from asyncz.runs.base import RunQuery
-from asyncz.stores import sqlalchemy_schema
+from asyncz.stores import sqlalchemy_migrations
 from asyncz.stores.cluster import Fired, Node
 from asyncz.stores.sqlalchemy import (
     SCHEMA_VERSION,
@@ -33,6 +33,7 @@ from asyncz.stores.sqlalchemy import (
     make_tables,
     upgrade_tables,
 )
+from asyncz.stores.sqlalchemy_schema import Tables
 from asyncz.testing.store_suite_cluster import firing
 from asyncz.testing.store_suite_tools import NOON, ids_of, make_task
 from tests.services.databases import execute_on, new_database
@@ -54,14 +55,14 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 def newer_schema(monkeypatch: pytest.MonkeyPatch) -> int:
     """A release with one migration more than this one."""
 
-    def add_a_column(connection: Connection, tables: sqlalchemy_schema.Tables) -> None:
+    def add_a_column(connection: Connection, tables: Tables) -> None:
         columns = inspect(connection).get_columns(tables.tasks.name)
         if "lease" not in {column["name"] for column in columns}:
             connection.execute(text(f"ALTER TABLE {tables.tasks.name} ADD COLUMN lease BIGINT"))
 
     number = SCHEMA_VERSION + 1
-    monkeypatch.setitem(sqlalchemy_schema.MIGRATIONS, number, add_a_column)
-    monkeypatch.setattr(sqlalchemy_schema, "SCHEMA_VERSION", number)
+    monkeypatch.setitem(sqlalchemy_migrations.MIGRATIONS, number, add_a_column)
+    monkeypatch.setattr(sqlalchemy_migrations, "SCHEMA_VERSION", number)
     monkeypatch.setattr("asyncz.stores.sqlalchemy.SCHEMA_VERSION", number)
     return number
 
@@ -112,6 +113,29 @@ async def test_tables_of_an_older_release_are_brought_forward(
             lambda sync: inspect(sync).get_columns(store.table.name)
         )
     assert "lease" in {column["name"] for column in columns}
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+asyncmy", "mysql+aiomysql"])
+async def test_a_change_of_the_tables_may_take_longer_than_a_statement(
+    driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = driver.partition("+")[0]
+    name, limit, sleep = {
+        "postgresql": ("statement_timeout", "200ms", "SELECT pg_sleep(0.3)"),
+        "mysql": ("max_statement_time", 0.2, "SELECT SLEEP(0.3)"),
+    }[family]
+    change = sqlalchemy_migrations.MIGRATIONS[SCHEMA_VERSION]
+
+    def take_long(connection: Connection, tables: Tables) -> None:
+        connection.execute(text(sleep))
+        change(connection, tables)
+
+    monkeypatch.setitem(sqlalchemy_migrations.MIGRATIONS, SCHEMA_VERSION, take_long)
+    with new_database(driver) as url:
+        async with opened(url, session_settings={name: limit}) as store:
+            assert await store.get_all_tasks() == []
+            with pytest.raises(StoreError):  # the limit is there again
+                await store._database.run(lambda connection, _: connection.execute(text(sleep)))
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
