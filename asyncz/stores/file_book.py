@@ -10,6 +10,7 @@ from asyncz.stores.file_directory import RecordDirectory
 from asyncz.stores.file_history import SettledRuns
 from asyncz.stores.file_journal import Change, Journal
 from asyncz.stores.file_ledger import VERSION, Ledger, Part, Row, RunKey
+from asyncz.stores.file_thread import give_way
 
 __all__ = ["RUNS_NAME", "RunBook"]
 
@@ -97,6 +98,7 @@ class RunBook:
     def commit(self, change: Change, *, sync: bool = True) -> None:
         """Write a change, and take it in. OSError: it is not made."""
         self.journal.append(change, sync=sync)
+        give_way()
         self.ledger.apply(change)
         if self.journal.end > max(PART_BYTES, 4 * self.journal.head_bytes):
             try:

@@ -18,6 +18,7 @@ from asyncz.stores.file_history import RowWriter
 from asyncz.stores.file_index import RecordIndex
 from asyncz.stores.file_journal import Change
 from asyncz.stores.file_ledger import Move, Row
+from asyncz.stores.file_thread import give_way
 from asyncz.stores.serializing import Codec
 from asyncz.tasks.base import Task
 
@@ -84,7 +85,11 @@ class Claims:
 
     def settle(self, firings: Iterable[Firing]) -> list[Fired]:
         """Say what becomes of each."""
-        return [self._settle(firing) for firing in firings]
+        said = []
+        for firing in firings:
+            give_way()
+            said.append(self._settle(firing))
+        return said
 
     def change(self, said: Sequence[Fired]) -> Change:
         """What has to be written for that to be so."""

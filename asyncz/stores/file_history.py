@@ -19,6 +19,7 @@ from asyncz.serializers.json import ENCODER, from_microseconds, to_microseconds
 from asyncz.stores.cluster import RunOutcome, Unrun
 from asyncz.stores.file_journal import Change, Journal
 from asyncz.stores.file_ledger import LiveRun, Part, Row, RunKey
+from asyncz.stores.file_thread import give_way
 from asyncz.stores.serializing import Codec
 
 __all__ = ["HistorySearch", "LatestSearch", "RowWriter", "SettledRuns", "rows_of"]
@@ -128,6 +129,7 @@ def rows_of(changes: Iterable[Change]) -> Iterator[Row]:
     """The rows that are in changes, in order; each knows when it was settled."""
     for change in changes:
         for row in change.get("rows", ()):
+            give_way()
             row["finished"] = change["at"]
             yield row
 

@@ -16,6 +16,7 @@ from zlib import crc32
 
 from asyncz.serializers.json import DECODER, ENCODER
 from asyncz.stores.file_directory import RecordDirectory
+from asyncz.stores.file_thread import give_way
 
 __all__ = ["Change", "Journal", "name_of_part"]
 
@@ -132,6 +133,7 @@ class Journal:
         self, number: int, start: int, data: bytes, having: bytes = b""
     ) -> Iterator[Change]:
         for line in data.split(b"\n"):
+            give_way()
             is_wanted = bool(line) and having in line
             change = from_line(line) if is_wanted else None
             if change is not None:

@@ -22,6 +22,7 @@ from asyncz.stores.file_entries import BY_NAME, Entry
 from asyncz.stores.file_index import RecordIndex, name_of
 from asyncz.stores.file_ledger import Move
 from asyncz.stores.file_options import Companion, FileOptions
+from asyncz.stores.file_thread import give_way
 from asyncz.stores.serializing import Codec
 from asyncz.tasks.base import Task
 
@@ -177,6 +178,7 @@ class FileRecords:
                 for entry in entries:
                     if len(tasks) == limit:
                         break
+                    give_way()
                     if entry.task_id not in exclude:
                         tasks.extend(filter(None, [self.index.build(entry)]))
         return tasks

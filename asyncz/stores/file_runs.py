@@ -48,6 +48,7 @@ from asyncz.stores.file_nodes import (
 )
 from asyncz.stores.file_records import FileRecords
 from asyncz.stores.file_takeover import Fates, TakeOver
+from asyncz.stores.file_thread import give_way
 
 __all__ = ["FileRuns"]
 
@@ -197,6 +198,7 @@ class FileRuns:
             rows: list[Row] = []
             counted = []
             for end in ends:
+                give_way()
                 run = _owned(ledger, node_id, end.ref)
                 if run is None:
                     counted.append(self._finish_late(node_id, end, rows))

@@ -6,11 +6,31 @@ import asyncio
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic, sleep
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["StoreThread"]
+__all__ = ["StoreThread", "give_way"]
 
 T = TypeVar("T")
+
+TURN = 0.001
+"""Seconds of work after which others get the interpreter; by itself it would change hands after
+five times that, and an event loop asks for it several times before it is round once."""
+BREAK = 0.000_05
+
+_last_break = 0.0
+
+
+def give_way() -> None:
+    """Let the event loop's thread have the interpreter, if it may have waited for it.
+
+    For the middle of work that keeps Python busy. Without a wait of some length the thread that
+    has let go would have it again before the other one has woken up.
+    """
+    global _last_break
+    if monotonic() - _last_break > TURN:
+        sleep(BREAK)
+        _last_break = monotonic()
 
 
 class _Call(NamedTuple):
