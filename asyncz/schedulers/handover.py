@@ -37,6 +37,8 @@ PLACES = 64
 """Pages of a backlog among which those who hand it over together choose."""
 RIVALS = 8
 """Tasks of a page that somebody else has moved on, after which the next page is chosen so."""
+OTHERS_TURN = 0.02
+"""Seconds that others have to move on what was handed out to them, before it is asked for again."""
 SLICE = 0.005
 """Seconds of work before the event loop gets its turn."""
 
@@ -84,22 +86,36 @@ class HandOver:
 
     async def _take_page(self, now: datetime, page: int, passed_over: set[str]) -> bool:
         """Hand over so many tasks at most; whether there are no more."""
-        lane = self._lane
         if self._unanswered:
             await self._hand_over(self._unanswered, passed_over)
-        due = await self._due_behind(now, page, passed_over) if self._has_rivals else []
-        from_front = not due
-        if from_front:
-            due = await lane.ask(lane.store.get_due_tasks(now, page, passed_over))
+        due, is_all = await self._next_page(now, page, passed_over)
         steps, planned = self._plan_page(due, now, passed_over)
         await self._hand_over(steps, passed_over)
-        return from_front and planned < page and planned == len(due)
+        return is_all and planned == len(due)
 
-    async def _due_behind(self, now: datetime, page: int, passed_over: set[str]) -> list[Task]:
+    async def _next_page(
+        self, now: datetime, page: int, passed_over: set[str]
+    ) -> tuple[list[Task], bool]:
+        """A page of what is due, and whether there is no more."""
+        lane = self._lane
+        store = lane.store
+        due: list[Task] = []
+        if isinstance(store, ClusterStore) and store.hands_out:
+            due, is_all = await lane.ask(store.get_due_tasks_apart(now, page, passed_over))
+            if due or is_all:
+                return due, is_all
+            await asyncio.sleep(OTHERS_TURN)
+        elif self._has_rivals and isinstance(store, ClusterStore):
+            due = await self._due_behind(store, now, page, passed_over)
+        if due:
+            return due, False
+        due = await lane.ask(store.get_due_tasks(now, page, passed_over))
+        return due, len(due) < page
+
+    async def _due_behind(
+        self, store: ClusterStore, now: datetime, page: int, passed_over: set[str]
+    ) -> list[Task]:
         """A page from somewhere in a long backlog, where with luck nobody else is at work."""
-        store = self._lane.store
-        if not isinstance(store, ClusterStore):
-            return []
         while skip := page * randrange(self._places):  # noqa: S311  # not a secret
             behind = store.get_due_tasks_behind(now, skip, page, passed_over)
             due: list[Task] = await self._lane.ask(behind)

@@ -287,6 +287,23 @@ class ClusterStore(ABC):
         """
         return []
 
+    @property
+    def hands_out(self) -> bool:
+        """Whether `get_due_tasks_apart` is what several who hand over one backlog are to ask."""
+        return False
+
+    async def get_due_tasks_apart(
+        self, now: datetime, limit: int, exclude: Set[str] = NO_IDS
+    ) -> tuple[list[Task], bool]:
+        """As `get_due_tasks`, but while a backlog is handed over by several, each gets others.
+
+        Returns:
+            Tasks; and whether all that are due were looked at for them. None of them and False:
+            somebody else has what is left, or none of this page is wanted. After a short while
+            without a question all can be had again.
+        """
+        return [], False
+
     @abstractmethod
     async def look(self) -> Look:
         """What there is to do. Cheap: it is asked every second."""

@@ -214,11 +214,10 @@ class RecordStore(SerializingStore):
         due: list[Task] = []
         if limit == 0:
             return due
-        passed_over = {self.key_of(task_id) for task_id in exclude}
+        passed_over = set(map(self.key_of, exclude))
         size = PAGE if limit is None else min(limit + len(passed_over), PAGE)
         async for rows in self._pages(to_microseconds(now), size):
-            wanted = [row for row in rows if row.key not in passed_over]
-            due += [task async for _, task in self._tasks_of(wanted) if task is not None]
+            due += await self._tasks_but(passed_over, rows)
             # Reading them was one piece of work; what is done with them is another.
             await asyncio.sleep(0)
             if limit is not None and len(due) >= limit:
@@ -234,8 +233,11 @@ class RecordStore(SerializingStore):
         if place is None:
             return []
         rows = await self._fetch_page(place, min(limit, PAGE), until)
-        passed_over = {self.key_of(task_id) for task_id in exclude}
-        wanted = [row for row in rows if row.key not in passed_over]
+        return await self._tasks_but(set(map(self.key_of, exclude)), rows)
+
+    async def _tasks_but(self, keys: Set[str], rows: Sequence[StoredRow]) -> list[Task]:
+        """The tasks of those rows that have none of these keys."""
+        wanted = [row for row in rows if row.key not in keys]
         return [task async for _, task in self._tasks_of(wanted) if task is not None]
 
     async def get_next_run_time(self, after: datetime | None = None) -> datetime | None:

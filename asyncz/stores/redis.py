@@ -8,10 +8,13 @@ from contextlib import suppress
 from datetime import datetime
 from logging import Logger, getLogger
 from typing import Any
+from uuid import uuid4
 
 from asyncz.clock import SystemClock
 from asyncz.exceptions import StoreError
 from asyncz.runs.base import Run, RunQuery
+from asyncz.serializers.json import to_microseconds
+from asyncz.stores.base import NO_IDS
 from asyncz.stores.cluster import (
     ClusterStore,
     Fired,
@@ -25,7 +28,7 @@ from asyncz.stores.cluster import (
     RunEnd,
     RunRef,
 )
-from asyncz.stores.records import RecordStore
+from asyncz.stores.records import PAGE, RecordStore
 from asyncz.stores.redis_batches import RedisBatches
 from asyncz.stores.redis_calls import RedisCalls
 from asyncz.stores.redis_find import BYTES, find_rows
@@ -50,6 +53,11 @@ from asyncz.tasks.base import Task
 from asyncz.tasks.query import TaskQuery
 
 __all__ = ["RedisStore"]
+
+HANDED_OUT_MS = 1_000
+"""For how long what was handed out last is remembered. It can be had again when nobody asks for
+more for so long, or all was handed out, so that the pages of a worker that was killed are not
+waited for."""
 
 
 class RedisStore(RedisOptions, RecordStore, ClusterStore):
@@ -92,6 +100,7 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
+        self._asks_as = uuid4().bytes
         self._calls_in_use: RedisCalls | None = None
         self._batches: RedisBatches | None = None
         self._runs_in_use: RedisRuns | None = None
@@ -166,11 +175,6 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
                 await self._started_batches.finish()
         return rows
 
-    async def _find_place(self, number: int, until: int) -> Place | None:
-        end = b"(" + encode_time(until + 1)
-        found = await self._calls("place", b"-", end, number - 1)
-        return read_row(found[0], b"").place if found else None
-
     async def _advance(self, steps: Sequence[Step]) -> list[bool]:
         if not steps:
             return []
@@ -187,6 +191,21 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
         return await find_rows(self._calls, query, exclude)
 
     # Sharing it.
+
+    @property
+    def hands_out(self) -> bool:
+        return True
+
+    async def get_due_tasks_apart(
+        self, now: datetime, limit: int, exclude: Set[str] = NO_IDS
+    ) -> tuple[list[Task], bool]:
+        end = b"(" + encode_time(to_microseconds(now) + 1)
+        given = self._asks_as, end, min(limit, PAGE), BYTES, HANDED_OUT_MS
+        unfinished, is_all, packed = await self._calls("page_apart", *given)
+        if unfinished:
+            await self._started_batches.finish()
+        due = await self._tasks_but(set(map(self.key_of, exclude)), read_rows(packed))
+        return due, bool(is_all)
 
     async def join_node(self, node: Node, lease: float) -> None:
         await self._runs.join(node, lease)

@@ -13,6 +13,7 @@ NAMES = {
     "meta": "meta",
     "unreadable": "unreadable",
     "claims": "claims",
+    "handed_out": "handed_out",
     "batches": "batches",
     "runs": "runs",
     "by_time": "runs:time",
@@ -41,6 +42,7 @@ class RedisKeys(NamedTuple):
         unreadable: Hash: records that were set aside.
         claims: Hash: id to the batch that is going to add it.
         batches: Hash: batch to its state.
+        handed_out: String: the last of `run_times` that was handed out to one of several.
         runs: Hash: ident of a run to what is known of it.
         by_time, by_task: Sorted sets, by bytes: the idents of all runs.
         active: Hash: id to the times and kinds of its open runs.
@@ -60,6 +62,7 @@ class RedisKeys(NamedTuple):
     unreadable: bytes
     claims: bytes
     batches: bytes
+    handed_out: bytes
     runs: bytes
     by_time: bytes
     by_task: bytes

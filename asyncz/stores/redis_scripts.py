@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 
 from asyncz.stores.redis_ledger_scripts import LEDGER_BODIES
+from asyncz.stores.redis_look_scripts import LOOK_BODIES
 from asyncz.stores.redis_lua import PARTS
 from asyncz.stores.redis_node_scripts import NODE_BODIES
 from asyncz.stores.redis_run_lua import RUN_PARTS, TYPES
@@ -190,54 +191,6 @@ BODIES: dict[str, tuple[str, str, str]] = {
         return answer(table.concat(made))
         """,
     ),
-    "fetch": (
-        "tasks places",
-        "",
-        """
-        return {redis.call('HGET', tasks, ARGV[1]), redis.call('HGET', places, ARGV[1])}
-        """,
-    ),
-    # A record that is missing is an empty one, which cannot be read and so is not lost sight of.
-    "page": (
-        "tasks run_times batches",
-        "tools pairs",
-        """
-        local found = redis.call(
-            'ZRANGEBYLEX', run_times, ARGV[1], ARGV[2], 'LIMIT', 0, tonumber(ARGV[3]))
-        local used = 0
-        for i, member in ipairs(found) do
-            if size > tonumber(ARGV[4]) then break end
-            used = i
-            put(member, redis.call('HGET', tasks, string.sub(member, PLACE + 1)) or '')
-        end
-        return {redis.call('EXISTS', batches), used < #found and 1 or 0, table.concat(out)}
-        """,
-    ),
-    "place": (
-        "run_times",
-        "",
-        """
-        return redis.call(
-            'ZRANGEBYLEX', run_times, ARGV[1], ARGV[2], 'LIMIT', tonumber(ARGV[3]), 1)
-        """,
-    ),
-    "records": (
-        "tasks places",
-        "tools pairs",
-        """
-        local used = 0
-        for i = 2, #ARGV do
-            if size > tonumber(ARGV[1]) then break end
-            used = i - 1
-            local place = redis.call('HGET', places, ARGV[i])
-            if place then
-                local data = redis.call('HGET', tasks, ARGV[i]) or ''
-                put(string.sub(place, 1, PLACE) .. ARGV[i], data)
-            end
-        end
-        return {used, table.concat(out)}
-        """,
-    ),
     "walk": (
         "places run_times",
         "tools pairs",
@@ -381,7 +334,7 @@ def _checks(keys: list[str]) -> str:
     return "".join(f"redis.call('{TYPES[key]}', {key})\n" for key in keys if key in TYPES)
 
 
-_ALL = BODIES | RUN_BODIES | LEDGER_BODIES | NODE_BODIES
+_ALL = BODIES | LOOK_BODIES | RUN_BODIES | LEDGER_BODIES | NODE_BODIES
 scripts: dict[str, Script] = {
     name: _made(keys.split(), parts.split(), text) for name, (keys, parts, text) in _ALL.items()
 }
