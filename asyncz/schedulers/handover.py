@@ -52,6 +52,7 @@ class HandOver:
         self._unanswered: list[Step] = []
         self._has_rivals = False
         self._places = PLACES
+        self._handed_over = 0
         self.contested = Contested()
 
     @property
@@ -59,8 +60,8 @@ class HandOver:
         """Whether a store has not said yet what became of the last page."""
         return bool(self._unanswered)
 
-    async def drain(self, now: datetime) -> None:
-        """Hand over everything that is due at `now`, page by page.
+    async def drain(self, now: datetime) -> int:
+        """Hand over everything that is due at `now`, page by page, and return how many it was.
 
         The event loop gets its turn after each page, and sooner when planning one takes long.
         """
@@ -71,18 +72,20 @@ class HandOver:
             passed_over |= lane.holds.held_at(moment)
         page = PAGE if lane.store.in_process else IO_PAGE
         self._has_rivals, self._places = False, PLACES
+        self._handed_over = 0
         collection = PagedCollection()
         try:
             while engine.is_claiming:
                 async with lane.exclusive():
                     is_last = await self._take_page(now, page, passed_over)
                 if is_last:
-                    return
+                    break
                 await asyncio.sleep(0)
                 if not lane.store.in_process:
                     collection.page_is_over()
         finally:
             collection.end()
+        return self._handed_over
 
     async def _take_page(self, now: datetime, page: int, passed_over: set[str]) -> bool:
         """Hand over so many tasks at most; whether there are no more."""
@@ -169,6 +172,7 @@ class HandOver:
             else:
                 self._not_run(step, what)
         self._has_rivals = self._has_rivals or lost > RIVALS
+        self._handed_over += len(won)
         if not ledger.may_have_to_wait(won):
             for task, plan, executor in won:
                 self._submit(task, plan, executor)

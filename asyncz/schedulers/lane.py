@@ -35,6 +35,10 @@ __all__ = ["StoreLane"]
 R = TypeVar("R")
 
 STANDBY_RETRY = 1.0
+LOOK_EVERY = 1.0
+"""Seconds after which it is time to look what others have done, whatever is due meanwhile."""
+BUSY = 3
+"""Passes in a row after which more was due at once, from which on that is expected of the next."""
 SILENCE = 5.0
 """Seconds without an answer after which people are told, though there may still be one."""
 CUT_OFF = 0.5
@@ -59,6 +63,9 @@ class StoreLane:
         self._timer: Timer | None = None
         self._wake_at = float("inf")  # of the clock's `monotonic`: the wall clock may be set
         self._due_meanwhile = float("inf")
+        self._due_at: datetime | None = None
+        self._in_a_row = 0
+        self._look_again_at = float("-inf")  # likewise
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
@@ -191,20 +198,42 @@ class StoreLane:
         return delay
 
     async def _pass(self) -> float:
-        looked = await self.ledger.look()
-        if looked is None or self._caretaker is None:
-            await self._hand_over.drain(self._engine.clock.now())
-            return await self._sleep_time()
-        if not self.ledger.is_trusted:
-            return self._engine.settings.poll_interval  # nothing is claimed without a lease
-        await self._caretaker.maintain(looked)
-        if _is_due(looked) or self._hand_over.waits_for_an_answer:
-            await self._hand_over.drain(looked.now)
-        elif not self.holds:
-            return self._until_next_look(looked)
-        return min(await self._sleep_time(), self._engine.settings.poll_interval)
+        await self.ledger.get_ready()
+        poll_interval = self._engine.settings.poll_interval
+        now = self._now_if_due()
+        if now is None:
+            began = self._engine.clock.monotonic()
+            looked = await self.ledger.look()
+            if looked is None or self._caretaker is None:
+                await self._hand_over.drain(self._engine.clock.now())
+                return await self._sleep_time()
+            if not self.ledger.is_trusted:
+                return poll_interval  # nothing is claimed without a lease
+            await self._caretaker.maintain(looked)
+            self._look_again_at = began + min(poll_interval, LOOK_EVERY)
+            if not (_is_due(looked) or self._hand_over.waits_for_an_answer or self.holds):
+                return self._until_next_look(looked)
+            now = looked.now
+        handed_over = await self._hand_over.drain(now)
+        if self._in_a_row >= BUSY and handed_over:
+            # While more was due each time, it takes less to try than to ask when the next one is.
+            self._due_at = now
+            return 0.0
+        delay = min(await self._sleep_time(), poll_interval)
+        self._in_a_row = self._in_a_row + 1 if handed_over and delay <= 0.0 else 0
+        return delay
+
+    def _now_if_due(self) -> datetime | None:
+        """The time, if by it something is due that the store told of the last time, and there is
+        no need to look what others have done before it is handed over."""
+        is_fresh = self._engine.clock.monotonic() < self._look_again_at
+        if self._due_at is None or not is_fresh or not self.ledger.is_trusted:
+            return None
+        now = self.now()
+        return now if self._due_at <= now else None
 
     def _until_next_look(self, looked: Look) -> float:
+        self._due_at = looked.next_run_time
         delay = min(self._engine.clock.longest_wait, self._engine.settings.poll_interval)
         if looked.next_run_time is None:
             return delay
@@ -270,7 +299,7 @@ class StoreLane:
             for retry in (self.holds.next_try(), contested.next_try()):
                 if retry is not None:
                     delay = min(delay, max(0.0, retry - clock.monotonic()))
-        moment = await self.ask(self.store.get_next_run_time(after))
+        self._due_at = moment = await self.ask(self.store.get_next_run_time(after))
         if moment is not None:
             delay = min(delay, max(0.0, (moment - self.now()).total_seconds()))
         return delay

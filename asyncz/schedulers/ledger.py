@@ -28,6 +28,9 @@ class Ledger(ABC):
     async def leave(self) -> None:  # noqa: B027  # most have nothing to do
         """The store is about to be closed; its runs have ended, or were cut off."""
 
+    async def get_ready(self) -> None:  # noqa: B027  # most have nothing to do
+        """A pass begins."""
+
     async def look(self) -> Look | None:
         """What there is to do; None: what the scheduler's clock says."""
         return None

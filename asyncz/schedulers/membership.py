@@ -191,10 +191,12 @@ class Membership(Ledger):
 
     # Claims.
 
-    async def look(self) -> Look | None:
-        """What there is to do; None: what the clock says, as nobody else is there."""
+    async def get_ready(self) -> None:
         await self.rejoin_if_fenced()
         await self._starter.try_again()
+
+    async def look(self) -> Look | None:
+        """What there is to do; None: what the clock says, as nobody else is there."""
         if not self.is_shared:
             return None
         return await self._look()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Thread
-from time import monotonic, sleep
+from threading import Thread, local
+from time import sleep, thread_time
 from typing import Any, NamedTuple, TypeVar
 
 __all__ = ["StoreThread", "give_way"]
@@ -18,7 +18,7 @@ TURN = 0.001
 five times that, and an event loop asks for it several times before it is round once."""
 BREAK = 0.000_05
 
-_last_break = 0.0
+_worked = local()
 
 
 def give_way() -> None:
@@ -27,10 +27,10 @@ def give_way() -> None:
     For the middle of work that keeps Python busy. Without a wait of some length the thread that
     has let go would have it again before the other one has woken up.
     """
-    global _last_break
-    if monotonic() - _last_break > TURN:
+    worked = thread_time()
+    if worked - getattr(_worked, "at_the_break", 0.0) > TURN:
         sleep(BREAK)
-        _last_break = monotonic()
+        _worked.at_the_break = worked
 
 
 class _Call(NamedTuple):

@@ -230,9 +230,7 @@ class RecordStore(SerializingStore):
         """See `ClusterStore`."""
         until = to_microseconds(now)
         place = await self._find_place(skip, until)
-        if place is None:
-            return []
-        rows = await self._fetch_page(place, min(limit, PAGE), until)
+        rows = await self._fetch_page(place, min(limit, PAGE), until) if place else []
         return await self._tasks_but(set(map(self.key_of, exclude)), rows)
 
     async def _tasks_but(self, keys: Set[str], rows: Sequence[StoredRow]) -> list[Task]:

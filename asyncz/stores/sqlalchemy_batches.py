@@ -18,8 +18,10 @@ __all__ = [
     "SHOWN",
     "Batches",
     "End",
+    "Ended",
     "FoundRun",
     "Head",
+    "LockedTask",
     "Move",
     "RunName",
     "pages_of",
@@ -94,6 +96,38 @@ class End(NamedTuple):
         return RunName(self.task, self.run_us, self.kind)
 
 
+class Ended(NamedTuple):
+    """What became of a batch of ends.
+
+    Args:
+        recorded: How many were recorded.
+        may_leave_others: Whether occurrences may wait behind one of them, for which nothing was
+            said.
+    """
+
+    recorded: int
+    may_leave_others: bool
+
+    @classmethod
+    def of(cls, followers: Sequence[int]) -> Ended:
+        """Of how many there were behind each that was recorded."""
+        return cls(len(followers), any(followers))
+
+
+class LockedTask(NamedTuple):
+    """A task whose row is locked.
+
+    Args:
+        next_run: Microseconds; None: paused.
+        added: Which task of that id.
+        active: How many runs of it are claimed or running; None: that was not looked at.
+    """
+
+    next_run: int | None
+    added: int
+    active: int | None = None
+
+
 class FoundRun(NamedTuple):
     """What is asked for of a run that is in the database."""
 
@@ -155,8 +189,8 @@ class Batches(Protocol):
 
     def lock_tasks(
         self, connection: Connection, keys: Sequence[str], waits: bool
-    ) -> dict[str, tuple[int | None, int]]:
-        """Lock the rows of tasks: their next run time and when they were added, by key.
+    ) -> dict[str, LockedTask]:
+        """Lock the rows of tasks, by key.
 
         Args:
             waits: Whether rows that somebody else has locked are waited for; otherwise they are
@@ -189,9 +223,9 @@ class Batches(Protocol):
 
     def end(
         self, connection: Connection, node_id: str, now: int | None, ends: Sequence[End]
-    ) -> int:
+    ) -> Ended:
         """Record how occurrences ended, each if its owner and token are right and it is open, or
-        lost. How many were recorded.
+        lost.
 
         Args:
             now: The time; None: the server's.

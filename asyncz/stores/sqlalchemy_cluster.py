@@ -167,10 +167,11 @@ class SQLClusterStore(RecordStore, ClusterStore):
         def work(connection: Connection, _: bool) -> list[bool]:
             now = shared.time.given(connection)
             batches = shared.batches
-            count = sum(batches.end(connection, node_id, now, page) for page in pages)
-            ended = {(head.name, head.token) for head in heads}
-            shared.runs.cancel_left_out(connection, node_id, ended)
-            if count == sum(map(len, pages)):
+            ended = [batches.end(connection, node_id, now, page) for page in pages]
+            if any(page.may_leave_others for page in ended):
+                names = {(head.name, head.token) for head in heads}
+                shared.runs.cancel_left_out(connection, node_id, names)
+            if sum(page.recorded for page in ended) == sum(map(len, pages)):
                 return [True] * len(heads)
             recorded = self._recorded(connection, node_id, heads)
             return [head[:5] in recorded for head in heads]

@@ -10,7 +10,15 @@ from sqlalchemy import Connection
 from asyncz.enums import Delivery, RunKind, RunState
 from asyncz.serializers.json import to_microseconds
 from asyncz.stores.cluster import Fired, Firing, Unrun
-from asyncz.stores.sqlalchemy_batches import OPEN, QUEUED, Batches, Head, Move, RunName
+from asyncz.stores.sqlalchemy_batches import (
+    OPEN,
+    QUEUED,
+    Batches,
+    Head,
+    LockedTask,
+    Move,
+    RunName,
+)
 from asyncz.stores.sqlalchemy_runs import RunRows
 
 __all__ = ["Shot", "Volley"]
@@ -78,8 +86,12 @@ class Volley:
         batches, said = self._batches, {}
         waits = any(shot.firing.kind is RunKind.MANUAL for shot in shots)
         found = batches.lock_tasks(connection, sorted(shot.key for shot in shots), waits)
-        ours = [shot for shot in shots if found.get(shot.key, (shot, 0))[0] == shot.expected]
-        active = self._count_active(connection, ours)
+        ours = [
+            shot
+            for shot in shots
+            if shot.key in found and found[shot.key].next_run == shot.expected
+        ]
+        active = self._count_active(connection, ours, found)
         busy = {
             shot.key
             for shot in ours
@@ -101,24 +113,31 @@ class Volley:
                 said[name.task] = Fired.REPEATED
         return [said.get(shot.key, Fired.LOST) for shot in shots]
 
-    def _count_active(self, connection: Connection, shots: Sequence[Shot]) -> dict[str, int]:
+    def _count_active(
+        self, connection: Connection, shots: Sequence[Shot], found: dict[str, LockedTask]
+    ) -> dict[str, int]:
         """How many runs go on of those tasks of which it matters."""
+        known = {shot.key: found[shot.key].active for shot in shots}
+        counts = {key: active for key, active in known.items() if active is not None}
         keys = [shot.key for shot in shots if shot.run_times or shot.firing.forget]
-        return self._batches.count_active(connection, keys) if keys else {}
+        unknown = [key for key in keys if key not in counts]
+        if unknown:
+            counts |= self._batches.count_active(connection, unknown)
+        return counts
 
     def _make(
         self,
         connection: Connection,
         now: int,
         shots: Sequence[Shot],
-        found: dict[str, tuple[int | None, int]],
+        found: dict[str, LockedTask],
         busy: set[str],
     ) -> set[RunName]:
         """Move tasks on, and enter their runs. Returns those that were there already."""
         moves = [Move(shot.key, shot.following) for shot in shots if not shot.firing.forget]
         gone = [shot.key for shot in shots if shot.firing.forget]
         runs = [shot for shot in shots if shot.run_times]
-        heads = [_head(shot, found[shot.key][1]) for shot in runs if shot.key not in busy]
+        heads = [_head(shot, found[shot.key].added) for shot in runs if shot.key not in busy]
         there = self._batches.begin(connection, self._node_id, now, moves, gone, heads)
         skipped = [shot for shot in runs if shot.key in busy]
         if skipped:
@@ -130,13 +149,14 @@ class Volley:
         self,
         connection: Connection,
         shots: Sequence[Shot],
-        found: dict[str, tuple[int | None, int]],
+        found: dict[str, LockedTask],
     ) -> set[RunName]:
         runs = self._batches.find(connection, [shot.name for shot in shots])
         return {
             run.name
             for run in runs
-            if run.added == found[run.task][1] or run.active == OPEN  # of a task that was removed
+            if run.added == found[run.task].added
+            or run.active == OPEN  # of a task that was removed
         }
 
     def _note(
@@ -144,7 +164,7 @@ class Volley:
         connection: Connection,
         now: int,
         shots: Sequence[Shot],
-        found: dict[str, tuple[int | None, int]],
+        found: dict[str, LockedTask],
         busy: set[str],
         repeated: set[str],
     ) -> None:
@@ -153,7 +173,7 @@ class Volley:
         for shot in shots:
             if len(shot.run_times) < 2 and not shot.firing.unrun and shot.key not in busy:
                 continue
-            common = _common(shot, found[shot.key][1])
+            common = _common(shot, found[shot.key].added)
             unrun = [*shot.firing.unrun]
             if shot.key in repeated:
                 pass

@@ -19,8 +19,10 @@ from asyncz.stores.sqlalchemy_batches import (
     FOUND,
     SHOWN,
     End,
+    Ended,
     FoundRun,
     Head,
+    LockedTask,
     Move,
     RunName,
     split_known,
@@ -50,12 +52,12 @@ class MySQLBatches:
 
     def lock_tasks(
         self, connection: Connection, keys: Sequence[str], waits: bool
-    ) -> dict[str, tuple[int | None, int]]:
+    ) -> dict[str, LockedTask]:
         lock = self._written(LOCK, keys=_marks(keys))
         if not waits and can_skip_locked(connection.dialect):
             lock += "SKIP LOCKED"
         found = connection.exec_driver_sql(lock, tuple(keys))
-        return {key: (next_run, added) for key, next_run, added in found}
+        return {key: LockedTask(next_run, added) for key, next_run, added in found}
 
     def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, int]:
         count = self._written(COUNT, keys=_marks(keys))
@@ -122,11 +124,12 @@ class MySQLBatches:
 
     def end(
         self, connection: Connection, node_id: str, now: int | None, ends: Sequence[End]
-    ) -> int:
+    ) -> Ended:
         end = self._written(END, ends=_table(End._fields, len(ends)))
         rows = ((*each[:-1], None if each.details is None else each.details.hex()) for each in ends)
         values = (*chain.from_iterable(rows), now, node_id)
-        return connection.exec_driver_sql(end, values).rowcount
+        # Without RETURNING, who is behind them has to be looked for.
+        return Ended(connection.exec_driver_sql(end, values).rowcount, may_leave_others=True)
 
     def forget(self, connection: Connection, before: int, limit: int) -> int:
         return connection.exec_driver_sql(self._written(FORGET), (before, limit)).rowcount

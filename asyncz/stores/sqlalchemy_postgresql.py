@@ -26,7 +26,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from asyncz.stores.sqlalchemy_batches import FOUND, SHOWN, End, FoundRun, Head, Move, RunName
+from asyncz.stores.sqlalchemy_batches import (
+    FOUND,
+    SHOWN,
+    End,
+    Ended,
+    FoundRun,
+    Head,
+    LockedTask,
+    Move,
+    RunName,
+)
 from asyncz.stores.sqlalchemy_schema import Tables
 from asyncz.stores.sqlalchemy_time import NOW
 
@@ -68,11 +78,11 @@ class PostgreSQLBatches:
 
     def lock_tasks(
         self, connection: Connection, keys: Sequence[str], waits: bool
-    ) -> dict[str, tuple[int | None, int]]:
+    ) -> dict[str, LockedTask]:
         connection.execute(STEADY)
         lock = self._lock if waits else self._lock_free
         found = connection.execute(lock, {"keys": [*keys]})
-        return {key: (next_run, added) for key, next_run, added in found}
+        return {key: LockedTask(next_run, added) for key, next_run, added in found}
 
     def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, int]:
         found = connection.execute(self._count, {"keys": [*keys]})
@@ -104,11 +114,11 @@ class PostgreSQLBatches:
 
     def end(
         self, connection: Connection, node_id: str, now: int | None, ends: Sequence[End]
-    ) -> int:
+    ) -> Ended:
         connection.execute(STEADY)
         names = ("tasks", "instants", "kinds", "tokens", "states", "details")
         parameters = _columns(names, ends) | {"node": node_id, "now": now}
-        return connection.execute(self._end, parameters).rowcount
+        return Ended.of(connection.execute(self._end, parameters).scalars().all())
 
     def forget(self, connection: Connection, before: int, limit: int) -> int:
         parameters = {"before": before, "limit": limit}
@@ -205,6 +215,7 @@ END = """
         ) AS q
     ) AS f
     WHERE r.ctid = f.id AND r.owner = :node AND (r.active IS NOT NULL OR r.state = 'lost')
+    RETURNING r.followers
 """
 
 FORGET = """

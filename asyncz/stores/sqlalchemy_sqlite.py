@@ -18,8 +18,10 @@ from asyncz.stores.sqlalchemy_batches import (
     FOUND,
     SHOWN,
     End,
+    Ended,
     FoundRun,
     Head,
+    LockedTask,
     Move,
     RunName,
     split_known,
@@ -48,9 +50,9 @@ class SQLiteBatches:
 
     def lock_tasks(
         self, connection: Connection, keys: Sequence[str], waits: bool
-    ) -> dict[str, tuple[int | None, int]]:
+    ) -> dict[str, LockedTask]:
         found = connection.exec_driver_sql(self._lock, (json.dumps(keys),))
-        return {key: (next_run, added) for key, next_run, added in found}
+        return {key: LockedTask._make(row) for key, *row in found}
 
     def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, int]:
         found = connection.exec_driver_sql(self._count, (json.dumps(keys),))
@@ -75,13 +77,11 @@ class SQLiteBatches:
     def _enter_all(
         self, connection: Connection, node_id: str, now: int, heads: Sequence[Head]
     ) -> set[RunName]:
-        connection.exec_driver_sql("SAVEPOINT entering")
         try:
             self._enter_some(connection, node_id, now, heads)
         except IntegrityError:
-            connection.exec_driver_sql("ROLLBACK TO entering")
+            pass  # SQLite takes back what the statement has done, and nothing else
         else:
-            connection.exec_driver_sql("RELEASE entering")
             return set()
         found = self.find(connection, [head.name for head in heads])
         new, there = split_known(heads, found)
@@ -107,9 +107,9 @@ class SQLiteBatches:
 
     def end(
         self, connection: Connection, node_id: str, now: int | None, ends: Sequence[End]
-    ) -> int:
+    ) -> Ended:
         rows = json.dumps([end[:5] for end in ends])
-        count = connection.exec_driver_sql(self._end, (now, node_id, rows)).rowcount
+        followers = connection.exec_driver_sql(self._end, (now, node_id, rows)).scalars().all()
         said = [end for end in ends if end.details is not None]
         if said:
             explained = [
@@ -117,7 +117,7 @@ class SQLiteBatches:
                 for task, run_us, kind, token, state, details in said
             ]
             connection.exec_driver_sql(self._explain, explained)
-        return count
+        return Ended.of(followers)
 
     def forget(self, connection: Connection, before: int, limit: int) -> int:
         return connection.exec_driver_sql(self._forget, (before, limit)).rowcount
@@ -128,8 +128,11 @@ def _quoted(table: Any) -> str:
     return str(dialect.dialect().identifier_preparer.format_table(table))
 
 
+# Nobody else writes now, so the runs can be counted at the same time.
 LOCK = """
-    SELECT id, next_run_us, added FROM {tasks} WHERE id IN (SELECT value FROM json_each(?))
+    SELECT t.id, t.next_run_us, t.added,
+        (SELECT COUNT(*) FROM {runs} r WHERE r.active = 1 AND r.task = t.id)
+    FROM {tasks} t WHERE t.id IN (SELECT value FROM json_each(?))
 """
 
 COUNT = """
@@ -199,6 +202,7 @@ END = """
     WHERE {runs}.task = s.task AND {runs}.run_us = s.run_us AND {runs}.kind = s.kind
         AND {runs}.owner = s.owner AND {runs}.token = s.token
         AND ({runs}.active IS NOT NULL OR {runs}.state = 'lost')
+    RETURNING followers
 """
 
 EXPLAIN = """
