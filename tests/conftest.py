@@ -36,10 +36,6 @@ the other, with nothing beside them. Another program that keeps the machine busy
 make one of these fail all the same, so each has three tries; the summary shows the ones that needed
 more than one. What fails in `tests/chaos` is a broken promise, which counts at once."""
 
-REAL_SERVERS = ("tests/asgi/", "tests/migration/", "tests/runs/", "tests/stores/")
-"""Tests that talk to servers on which other tests, and whoever else is on the machine, work at the
-same time. Each has a second try, which the summary shows."""
-
 PATIENCE = 5.0
 """Seconds that what a test has ended may take to be gone."""
 
@@ -50,8 +46,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.alone)
             if not item.nodeid.startswith("tests/chaos/"):
                 item.add_marker(pytest.mark.flaky(reruns=2))
-        elif item.nodeid.startswith(REAL_SERVERS):
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture

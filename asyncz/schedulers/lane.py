@@ -65,7 +65,7 @@ class StoreLane:
         self._due_meanwhile = float("inf")
         self._due_at: datetime | None = None
         self._in_a_row = 0
-        self._look_again_at = float("-inf")  # likewise
+        self._look_again_at = float("-inf")  # of `monotonic` too
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False

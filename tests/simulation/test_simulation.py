@@ -17,7 +17,7 @@ SEEDS = 2_000
 """`python -m tests.simulation --seeds 20000` is the long form."""
 AT_ONCE = 500
 MUTANT_SEEDS = 2_000
-"""At most; it ends with the first one that shows it."""
+"""At most, and as many as every run of the tests tries; it ends with the first that shows it."""
 REPLAYS = 10
 
 
