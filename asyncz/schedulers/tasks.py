@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import datetime
 from typing import Any
 
 from asyncz.enums import Delivery
@@ -13,13 +13,10 @@ from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.task_inspection import TaskInspection
 from asyncz.schedulers.transactions import joins_transaction
 from asyncz.tasks.base import Task
-from asyncz.triggers.base import BaseTrigger, ValueTrigger
+from asyncz.triggers.base import UNCHANGING, BaseTrigger, ValueTrigger
 from asyncz.typing import Undefined, undefined
 
 __all__ = ["TaskOperations"]
-
-UNCHANGING = (str, int, float, date, timedelta, tzinfo, type(None))
-"""Types whose values stay what they are, as an option of a trigger may be."""
 
 Fn = Callable[..., Any]
 
