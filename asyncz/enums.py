@@ -45,7 +45,8 @@ class RunState(StrEnum):
     """What became of one occurrence of a task.
 
     Open: `queued` (waits behind an earlier occurrence that the same call carries out), `claimed`
-    (a scheduler has it, and may not have started it), `running`. Settled: `succeeded`, `failed`;
+    (a scheduler has it, and may not have started it), `running`, `retrying` (it failed, and waits
+    for its next attempt). Settled: `succeeded`, `failed`;
     `lost` (its worker was killed, and it may have been started: `at_most_once`), `abandoned` (it
     was started as often as is allowed, and its worker was killed each time), `cancelled`;
     and those that were not run: `missed` (too late), `coalesced` (folded into a later one),
@@ -55,6 +56,7 @@ class RunState(StrEnum):
     QUEUED = "queued"
     CLAIMED = "claimed"
     RUNNING = "running"
+    RETRYING = "retrying"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     LOST = "lost"
@@ -67,7 +69,7 @@ class RunState(StrEnum):
     @property
     def is_open(self) -> bool:
         """Whether it may still change."""
-        return self in (RunState.QUEUED, RunState.CLAIMED, RunState.RUNNING)
+        return self in (RunState.QUEUED, RunState.CLAIMED, RunState.RUNNING, RunState.RETRYING)
 
 
 class RunKind(StrEnum):

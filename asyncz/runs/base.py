@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from asyncz.enums import RunKind, RunState
 
-__all__ = ["MAX_ERROR", "MAX_TRACEBACK", "Run", "RunQuery"]
+__all__ = ["MAX_ERROR", "MAX_TRACEBACK", "Run", "RunQuery", "readable_notes"]
 
 MAX_ERROR = 1_000
 """Characters that are kept of an error's text."""
@@ -35,7 +35,12 @@ class Run(BaseModel):
             ended.
         claimed_at, started_at, finished_at: By the store's clock.
         reason: Why it was not run, or not to its end, in words.
-        error, traceback: Of the exception it raised.
+        error, traceback: Of the exception it raised; while it is `retrying`, of its last attempt.
+        retry_at: When it is tried again at the earliest, by the store's clock; of `retrying` runs.
+        progress, message, log: What it has said of itself (`current_run()`): a fraction, what it is
+            at, and its last lines.
+        result: What it returned, if that is JSON and not too long.
+        result_repr: The beginning of the `repr` of what it returned, if that is not.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +61,12 @@ class Run(BaseModel):
     reason: str | None = None
     error: str | None = Field(default=None, repr=False)
     traceback: str | None = Field(default=None, repr=False)
+    retry_at: datetime | None = None
+    progress: float | None = None
+    message: str | None = None
+    log: tuple[str, ...] = Field(default=(), repr=False)
+    result: Any = Field(default=None, repr=False)
+    result_repr: str | None = Field(default=None, repr=False)
 
     @property
     def id(self) -> str:
@@ -71,12 +82,14 @@ class RunQuery(NamedTuple):
         states: In one of these; empty: in any.
         since: Scheduled at or after this instant; None: at any.
         limit: At most so many.
+        until: Scheduled at or before this instant; None: at any.
     """
 
     task_id: str | None = None
     states: frozenset[RunState] = frozenset()
     since: datetime | None = None
     limit: int = 100
+    until: datetime | None = None
 
     def select(self, runs: Iterable[Run]) -> list[Run]:
         """Those of these runs that are wanted."""
@@ -90,4 +103,36 @@ class RunQuery(NamedTuple):
             (self.task_id is None or run.task_id == self.task_id)
             and (not self.states or run.state in self.states)
             and (self.since is None or run.scheduled_time >= self.since)
+            and (self.until is None or run.scheduled_time <= self.until)
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
+NOTES: dict[str, Callable[[Any], bool]] = {
+    "progress": _is_number,
+    "message": _is_text,
+    "log": _are_texts,
+    "result": lambda value: True,
+    "result_repr": _is_text,
+}
+"""Fields of `Run` that a run or its worker has written, and what they may be."""
+
+
+def readable_notes(notes: Any) -> dict[str, Any]:
+    """Those of a run's notes, as a store has kept them, that are what they should be."""
+    if not isinstance(notes, Mapping):
+        return {}
+    return {
+        name: notes[name] for name, fits in NOTES.items() if name in notes and fits(notes[name])
+    }

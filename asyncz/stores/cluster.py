@@ -8,17 +8,31 @@ the store says who was first. Only the store's clock counts for what is due and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
-from enum import Enum
-from typing import NamedTuple
+from typing import Any
 
-from asyncz.enums import Delivery, NodeState, RunKind, RunState
+from asyncz.enums import RunState
 from asyncz.runs.base import Run, RunQuery
 from asyncz.stores.base import NO_IDS
+from asyncz.stores.cluster_values import (
+    Attended,
+    Fired,
+    Firing,
+    Look,
+    Node,
+    NodeRecord,
+    OpenRun,
+    Reaped,
+    RunEnd,
+    RunOutcome,
+    RunRef,
+    Unrun,
+)
 from asyncz.tasks.base import Task
 
 __all__ = [
+    "Attended",
     "ClusterStore",
     "Fired",
     "Firing",
@@ -33,173 +47,6 @@ __all__ = [
     "RunRef",
     "Unrun",
 ]
-
-
-class Node(NamedTuple):
-    """A scheduler as a member of one store.
-
-    Args:
-        id: New at each start.
-        identity: The scheduler's, for people.
-        host, process_id: Where it runs.
-    """
-
-    id: str
-    identity: str
-    host: str
-    process_id: int
-
-
-class NodeRecord(NamedTuple):
-    """What a store knows of a node; instants by the store's clock."""
-
-    node: Node
-    state: NodeState
-    joined_at: datetime
-    seen_at: datetime
-    lease_until: datetime
-    running: int
-
-
-class Look(NamedTuple):
-    """What there is to do in a store.
-
-    Args:
-        now: The store's time.
-        next_run_time: The earliest there is, past ones included; of a record that cannot be read
-            too, perhaps. None: no task is scheduled.
-        has_unowned: Whether there are open runs that nobody has, which `reap` would give.
-    """
-
-    now: datetime
-    next_run_time: datetime | None
-    has_unowned: bool
-
-
-class Unrun(NamedTuple):
-    """Occurrences that are not run, recorded as one.
-
-    Args:
-        state: Missed or coalesced.
-        first, last: The first and the last of them.
-        occurrences: How many there are.
-        reason: Why, in words.
-    """
-
-    state: RunState
-    first: datetime
-    last: datetime
-    occurrences: int
-    reason: str
-
-
-class Firing(NamedTuple):
-    """What a scheduler wants to do about one task.
-
-    Args:
-        task: As the store gave it.
-        expected: The next run time that it has, or None if it is paused; the change is made only
-            if it still has that one.
-        next_run_time: When it is due after this; None: never.
-        forget: Whether the store forgets the task, which has no run times any more.
-        kind: Scheduled, or asked for by somebody.
-        run_times: The occurrences that are to be run, oldest first, one after the other as one
-            run of `max_instances`. May be empty.
-        unrun: Those that are not.
-    """
-
-    task: Task
-    expected: datetime | None
-    next_run_time: datetime | None
-    forget: bool
-    kind: RunKind
-    run_times: tuple[datetime, ...]
-    unrun: tuple[Unrun, ...] = ()
-
-
-class Fired(Enum):
-    """What became of a `Firing`."""
-
-    WON = "the change was made, and its run times are ours to run"
-    SKIPPED = (
-        "as many runs go on as max_instances allows: recorded as skipped, the schedule moved on; "
-        "but of a manual run nothing was changed"
-    )
-    REPEATED = "the change was made, but these run times of this task have been run before"
-    LOST = "somebody changed the task meanwhile, or is about to: nothing was changed"
-    FENCED = "this node is not alive any more: nothing was changed"
-
-
-class RunRef(NamedTuple):
-    """Names a run, and what its owner knows of it.
-
-    Args:
-        task_id, kind, scheduled_time: Whose, which. Of several occurrences that are run one after
-            the other, the first, the head; the others follow it in everything.
-        token: The fence: 1 for the first owner, 1 more for each that took it over.
-    """
-
-    task_id: str
-    kind: RunKind
-    scheduled_time: datetime
-    token: int
-
-
-class RunOutcome(NamedTuple):
-    """How one occurrence ended; `error` is at most `MAX_ERROR` long, as `MAX_TRACEBACK` says."""
-
-    scheduled_time: datetime
-    state: RunState
-    error: str | None = None
-    traceback: str | None = None
-    reason: str | None = None
-
-
-class RunEnd(NamedTuple):
-    """How a run ended: an outcome for the head and each follower.
-
-    Any left out is cancelled; of a run that was lost, it stays so.
-    """
-
-    ref: RunRef
-    outcomes: tuple[RunOutcome, ...]
-
-
-class OpenRun(NamedTuple):
-    """A run that its new owner has to see to.
-
-    Args:
-        ref: With the token of now.
-        state: Claimed or running.
-        attempt: How often it was claimed, this time included.
-        run_times: The head's and its followers', oldest first.
-        delivery: The task's when it was claimed.
-        task: The task: as it was when it was claimed if the store has forgotten it since,
-            otherwise as it is now. None if it cannot be read here, or was deleted.
-        error: Why there is no task, in words.
-    """
-
-    ref: RunRef
-    state: RunState
-    attempt: int
-    run_times: tuple[datetime, ...]
-    delivery: Delivery
-    task: Task | None
-    error: str | None
-
-
-class Reaped(NamedTuple):
-    """What `reap` came to.
-
-    Args:
-        dead: The ids of nodes that were alive until now.
-        taken: Runs that are the caller's now.
-        ended: Runs that nobody may start again, and what they ended as: lost or abandoned.
-    """
-
-    dead: tuple[str, ...]
-    taken: tuple[OpenRun, ...]
-    ended: tuple[tuple[RunRef, RunState], ...]
 
 
 class Pulse(ABC):
@@ -358,8 +205,8 @@ class ClusterStore(ABC):
 
         Each becomes the caller's with the next token; `claimed` and `at_least_once` ones count
         one attempt more. One that is `running` and `at_most_once` ends as `lost`; one that was
-        claimed `max_attempts` times as `abandoned`. A run whose task cannot be read here is left
-        to others.
+        claimed `max_attempts` times, those by `attend` not counted, as `abandoned`. A run whose
+        task cannot be read here is left to others.
 
         Args:
             node_id: The caller's. If it is not alive, nothing is done.
@@ -369,6 +216,49 @@ class ClusterStore(ABC):
                 was asked of it before, when all leases have run out meanwhile.
             max_attempts: How often a run is claimed at most.
             limit: At most so many runs.
+        """
+
+    # What happens to a run on its way.
+
+    @abstractmethod
+    async def note_runs(
+        self, node_id: str, notes: Sequence[tuple[RunRef, Mapping[str, Any]]]
+    ) -> list[bool]:
+        """Keep what runs say of themselves while they go on, as the notes of a `RunOutcome`.
+
+        It takes the place of what was noted before. How the run ends takes the place of it.
+
+        Returns:
+            For each, whether it is kept: its owner and token are those, and it is open.
+        """
+
+    @abstractmethod
+    async def attend(self, node_id: str, limit: int = 100) -> Attended:
+        """Take runs whose next attempt is due, and hear which of one's own are to be cancelled.
+
+        A run that waits, and whose `retry_at` is not after now, becomes the caller's as if it were
+        fired: with the next token, one attempt more, `running` or (`at_most_once`) `claimed`; but
+        only while less runs of its task are claimed or running than the task's `max_instances`.
+        It keeps what is known of it. If its task was deleted meanwhile, it ends as `cancelled`. If
+        the task cannot be read here, or the caller is not alive, it is left alone.
+
+        Args:
+            node_id: The caller's.
+            limit: At most so many runs are taken.
+        """
+
+    @abstractmethod
+    async def cancel_run(self, task_id: str, scheduled_time: datetime, by: str) -> RunState | None:
+        """Cancel a run, of whatever kind.
+
+        One that is `retrying`, or open and of nobody, ends as `cancelled`, with those behind it; a
+        reason of it names who. For one that is owned by a node it is noted who has asked, until it
+        ends, and its owner hears of it by `attend`; whoever takes the run over meanwhile does.
+
+        Returns:
+            `cancelled` if it is ended now; the open state of one whose owner was asked, or the
+            state in which it had ended before. `queued`: nothing was done, as it waits behind
+            another. None: there is no such run.
         """
 
     @abstractmethod
@@ -390,6 +280,28 @@ class ClusterStore(ABC):
             for run in await self.get_runs(RunQuery(task_id, limit=1)):
                 found[task_id] = run
         return found
+
+    @abstractmethod
+    async def prune_runs(
+        self,
+        task_id: str,
+        states: frozenset[RunState],
+        keep: int,
+        before: datetime,
+        limit: int = 1_000,
+    ) -> int:
+        """Forget settled runs of one task that are behind its latest, or old.
+
+        Args:
+            task_id: Whose.
+            states: Only those that ended as one of these, which are settled ones.
+            keep: Of these the latest so many, by scheduled time, are kept,
+            before: unless they were settled before this instant.
+            limit: At most so many are forgotten.
+
+        Returns:
+            How many were.
+        """
 
     @abstractmethod
     async def forget_runs(self, before: datetime, limit: int = 1_000) -> int:

@@ -16,6 +16,7 @@ with the process takes `StoreConformance`, which needs `make_store` only.
 
 from __future__ import annotations
 
+from asyncz.testing.store_suite_attempts import TryingAgain
 from asyncz.testing.store_suite_basics import KeepingTasks
 from asyncz.testing.store_suite_claims import ClaimingRuns
 from asyncz.testing.store_suite_latest import FindingLatest
@@ -39,7 +40,7 @@ class PersistentStoreConformance(StoreConformance, KeepingQuarantine):
     """
 
 
-class ClusterStoreConformance(ClaimingRuns, RunningOnce, TakingOver, FindingLatest):
+class ClusterStoreConformance(ClaimingRuns, RunningOnce, TakingOver, TryingAgain, FindingLatest):
     """And what one does that several schedulers may share: a `ClusterStore`.
 
     To write: `make_store`; and `another` if several store objects share the tasks.
