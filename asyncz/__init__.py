@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asyncz.clock import Clock, SystemClock
     from asyncz.enums import Delivery, RunKind, RunState, SchedulerState, TaskScheduleState
     from asyncz.events import SchedulerEvent, TaskEvent, TaskExecutionEvent, TaskSubmissionEvent
+    from asyncz.exceptions import RetryAfter, Skip
     from asyncz.executors import (
         AsyncIOExecutor,
         BaseExecutor,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         ProcessPoolExecutor,
         ThreadPoolExecutor,
     )
-    from asyncz.runs import Run
+    from asyncz.runs import Backoff, CurrentRun, History, Retry, Run, current_run
     from asyncz.schedulers import AsyncIOScheduler, NativeAsyncIOScheduler
     from asyncz.stores import BaseStore, FileStore, MemoryStore
     from asyncz.tasks import Task, TaskInfo, TaskRunPreview
@@ -49,7 +50,8 @@ _HOMES = {
         "ProcessPoolExecutor",
         "ThreadPoolExecutor",
     ),
-    "asyncz.runs": ("Run",),
+    "asyncz.exceptions": ("RetryAfter", "Skip"),
+    "asyncz.runs": ("Backoff", "CurrentRun", "History", "Retry", "Run", "current_run"),
     "asyncz.schedulers": ("AsyncIOScheduler", "NativeAsyncIOScheduler"),
     "asyncz.stores": ("BaseStore", "FileStore", "MemoryStore"),
     "asyncz.tasks": ("Task", "TaskInfo", "TaskRunPreview"),
@@ -71,27 +73,33 @@ __all__ = [
     "AndTrigger",
     "AsyncIOExecutor",
     "AsyncIOScheduler",
+    "Backoff",
     "BaseExecutor",
     "BaseStore",
     "BaseTrigger",
     "CalendarIntervalTrigger",
     "Clock",
     "CronTrigger",
+    "CurrentRun",
     "DateTrigger",
     "DebugExecutor",
     "Delivery",
     "FileStore",
+    "History",
     "IntervalTrigger",
     "MemoryStore",
     "NativeAsyncIOScheduler",
     "OrTrigger",
     "ProcessPoolExecutor",
+    "Retry",
+    "RetryAfter",
     "Run",
     "RunKind",
     "RunState",
     "SchedulerEvent",
     "SchedulerState",
     "ShutdownTrigger",
+    "Skip",
     "SystemClock",
     "Task",
     "TaskEvent",
@@ -102,6 +110,7 @@ __all__ = [
     "TaskSubmissionEvent",
     "ThreadPoolExecutor",
     "__version__",
+    "current_run",
     "undefined",
 ]
 

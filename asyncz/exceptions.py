@@ -10,12 +10,17 @@ __all__ = [
     "ConflictError",
     "ConflictIdError",
     "MaximumInstancesError",
+    "NoCurrentRunError",
     "PluginLookupError",
     "RemoteTaskError",
+    "RetryAfter",
+    "RunLookupError",
+    "RunTimeoutError",
     "SchedulerAlreadyRunningError",
     "SchedulerLookupError",
     "SchedulerNotRunningError",
     "SerializationError",
+    "Skip",
     "StoreError",
     "StoreFullError",
     "StoreInUseError",
@@ -120,6 +125,63 @@ class MaximumInstancesError(AsynczException):
 
     def __reduce__(self) -> tuple[type[MaximumInstancesError], tuple[str, int]]:
         return type(self), (self.task_id, self.total)
+
+
+class RetryAfter(AsynczException):
+    """Raised by a task: try this occurrence again in so many seconds.
+
+    Without a `retry` of the task's, as often as it is raised; with one, as long as that has
+    attempts left.
+
+    Args:
+        seconds: From now, 0 or more.
+        reason: Why, in words.
+    """
+
+    def __init__(self, seconds: float, reason: str | None = None) -> None:
+        if not 0 <= seconds < 3.2e7:
+            raise ValueError(f"seconds must be between 0 and a year, not {seconds!r}")
+        super().__init__(reason or f"It is to be tried again in {seconds:g} s.")
+        self.seconds = float(seconds)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[RetryAfter], tuple[float, str | None]]:
+        return type(self), (self.seconds, self.reason)
+
+
+class Skip(AsynczException):
+    """Raised by a task: there is nothing to do for this occurrence, which ends as `skipped`.
+
+    Args:
+        reason: Why, in words; it is kept with the run.
+    """
+
+    def __init__(self, reason: str = "the task has skipped it") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Skip], tuple[str]]:
+        return type(self), (self.reason,)
+
+
+class RunTimeoutError(AsynczException, TimeoutError):
+    """A run took longer than the task's `timeout`."""
+
+
+class NoCurrentRunError(AsynczException, LookupError):
+    """This code is not part of a run: current_run() is for the functions that tasks call."""
+
+
+class RunLookupError(AsynczLookupError):
+    """There is no record of such a run."""
+
+    def __init__(self, run_id: str, store: str | None = None) -> None:
+        where = f"the store {store!r}" if store else "any store of this scheduler"
+        super().__init__(f"There is no run {run_id!r} in {where}.")
+        self.run_id = run_id
+
+    def __reduce__(self) -> tuple[type[RunLookupError], tuple[str]]:
+        return type(self), (self.run_id,)
 
 
 class RemoteTaskError(AsynczException):

@@ -43,7 +43,12 @@ TASK_TAKEN_OVER: Final = 1 << 23
 TASK_LOST: Final = 1 << 24
 """A run will never be finished: its worker was killed, and it may not be started again."""
 
-ALL_EVENTS: Final = (1 << 25) - 1
+TASK_SKIPPED: Final = 1 << 25
+"""A task has said itself that there was nothing to do for an occurrence: it raised `Skip`."""
+TASK_RETRYING: Final = 1 << 26
+"""An attempt at an occurrence has failed, and there will be another."""
+
+ALL_EVENTS: Final = (1 << 27) - 1
 
 NAMES: Final[dict[int, str]] = {
     code: name

@@ -12,8 +12,9 @@ from typing import Any
 
 from asyncz.executors.base import Outcome
 from asyncz.executors.calls import await_each, cut_off, is_torn_down, raised
+from asyncz.executors.going import Going
 from asyncz.executors.pool import ThreadRunner
-from asyncz.executors.tracking import CURRENT_RUN, Going
+from asyncz.runs.current import CURRENT_RUN
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -24,10 +25,13 @@ class AsyncIOExecutor(ThreadRunner):
     """Runs coroutine functions on the app's loop, and plain functions in threads, never on it."""
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
+        going = Going(task, run_times, None, self._host)
         if not is_coroutine_callable(task.fn):
-            self._run_in_thread(task, run_times, self._plain_call(task, run_times))
+            self._run_in_thread(going, self._plain_call(going))
             return
-        going = Going(task, run_times)
+        if task.timeout is not None:
+            going.limit(self._loop, self._time_is_up)
+            going.arm()
         if self._task_loop is self._loop:
             going.handle = self._task_loop.create_task(self._run(going), name=task.id)
         else:
@@ -39,7 +43,7 @@ class AsyncIOExecutor(ThreadRunner):
         task, run_times = going.task, going.run_times
         CURRENT_RUN.set(going)
         grace = task.mistrigger_grace_time
-        if len(run_times) > 1 or (grace is not None and self._too_late_for(task)(run_times[0])):
+        if len(run_times) > 1 or (grace is not None and self._too_late_for(going)(run_times[0])):
             self._ended(going, await self._awaiting(going))
             return
         # By far the most frequent case, without the bookkeeping of several run times.
@@ -48,14 +52,15 @@ class AsyncIOExecutor(ThreadRunner):
         except BaseException as exc:
             if is_torn_down(exc, going.handle):
                 raise
-            self._ended(going, [raised(run_times[0], exc)])
+            self._ended(going, [going.end(raised(run_times[0], exc))])
         else:
             self._succeeded(going, value)
 
     def _awaiting(self, going: Going) -> Coroutine[Any, Any, list[Outcome]]:
         task = going.task
         fn: Any = task.fn
-        return await_each(fn, task.args, task.kwargs, going.run_times, self._too_late_for(task))
+        late = self._too_late_for(going)
+        return await_each(fn, task.args, task.kwargs, going.run_times, late, going)
 
     async def drain(self, wait: bool, timeout: float) -> None:
         # One that is cancelled before its first step would otherwise be waited for in vain.
@@ -77,6 +82,22 @@ class AsyncIOExecutor(ThreadRunner):
 
     def _cut_off(self, going: Going) -> None:
         going.handle.cancel()
+
+    def _is_coroutine(self, going: Going) -> bool:
+        return isinstance(going.handle, asyncio.Task | _RemoteRun)
+
+    def _cut_off_one(self, going: Going) -> None:
+        if self._is_coroutine(going):
+            going.handle.cancel()
+        else:
+            super()._cut_off_one(going)
+
+    def _time_is_up(self, going: Going) -> None:
+        if not self._is_coroutine(going):
+            super()._time_is_up(going)
+        elif going in self._going:
+            going.cut_after = going.task.timeout
+            going.handle.cancel()
 
 
 class _RemoteRun:

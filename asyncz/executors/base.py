@@ -19,8 +19,11 @@ from asyncz.events.constants import (
     TASK_ERROR,
     TASK_EXECUTED,
     TASK_MISSED,
+    TASK_RETRYING,
+    TASK_SKIPPED,
 )
 from asyncz.exceptions import MaximumInstancesError, SchedulerNotRunningError
+from asyncz.runs.current import CurrentRun
 from asyncz.tasks.base import Task
 
 __all__ = ["BaseExecutor", "ExecutorHost", "Outcome", "format_traceback"]
@@ -68,6 +71,18 @@ class ExecutorHost(Protocol):
     def unknown_run_ended(self, store: str | None, task_id: str, code: int) -> None:
         """Take note that a run of that task ended; the executor does not say which."""
 
+    def judge(self, task: Task, head: datetime, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """The same outcomes, but those failures that are to be tried again are `TASK_RETRYING`."""
+
+    def react(self, task: Task, head: datetime, outcomes: Sequence[Outcome]) -> None:
+        """Call what the task wants to have called after such outcomes."""
+
+    def attempt_of(self, store: str | None, task_id: str, head: datetime) -> int:
+        """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
+
+    def run_says(self, task: Task, head: datetime, run: CurrentRun) -> None:
+        """Take note that a run has said something of itself. From any thread."""
+
     def seconds_behind(self, store: str | None) -> float:
         """By how many seconds the machine's clock is behind that of a store."""
 
@@ -83,6 +98,11 @@ class Outcome(NamedTuple):
     value: Any = None
     exception: BaseException | None = None
     traceback: str | None = None
+    reason: str | None = None
+    notes: Mapping[str, Any] | None = None
+    """What the run has said of itself, by fields of `Run`."""
+    retry_in: float | None = None
+    """Seconds until it is tried again."""
 
     def __repr__(self) -> str:
         # asyncio writes what it calls into its log in debug mode; the value may be a secret.
@@ -103,13 +123,18 @@ _LOG_LEVELS = {
     TASK_ERROR: ERROR,
     TASK_MISSED: WARNING,
     TASK_CANCELLED: WARNING,
+    TASK_SKIPPED: INFO,
+    TASK_RETRYING: WARNING,
 }
 _WORDS = {
     TASK_EXECUTED: "succeeded",
     TASK_ERROR: "failed",
     TASK_MISSED: "was missed: it would have started later than its mistrigger_grace_time allows",
     TASK_CANCELLED: "was cut off",
+    TASK_SKIPPED: "has skipped itself",
+    TASK_RETRYING: "failed, and is tried again",
 }
+FAILURES = (TASK_ERROR, TASK_RETRYING)
 
 
 def format_traceback(error: BaseException) -> str:
@@ -240,6 +265,10 @@ class BaseExecutor(BaseModel):
         grace = task.mistrigger_grace_time
         return None if grace is None else grace - self.host.seconds_behind(task.store_alias)
 
+    def cancel_run(self, store: str | None, task_id: str, head: datetime) -> bool:
+        """Cut off the run of a task that begins with this run time. False: not known here."""
+        return False
+
     def sweep(self) -> None:
         """Notice runs that ended without a word, before a new one is refused for their sake."""
 
@@ -254,12 +283,19 @@ class BaseExecutor(BaseModel):
     def _finish(self, task: Task, outcomes: Sequence[Outcome]) -> None:
         """Log the outcomes and report those that a listener wants to know of."""
         host, logger = self.host, self._logger
+        head = outcomes[0].run_time
+        if any(outcome.code == TASK_ERROR for outcome in outcomes):
+            outcomes = host.judge(task, head, outcomes)
         events = []
         for outcome in outcomes:
             if logger.isEnabledFor(_LOG_LEVELS[outcome.code]):
                 self._log_outcome(task, outcome)
             if host.wants_event(outcome.code):
                 events.append(self._event(task, outcome))
+        if not task.store_result:
+            outcomes = [outcome._replace(value=None) for outcome in outcomes]
+        if task.has_reactions:  # which are called a moment later, when it has been taken note of
+            host.react(task, head, outcomes)
         task_id = str(task.id)
         host.run_ended(task.store_alias, task_id, outcomes)
         self._report((task.store_alias, task_id), events)
@@ -271,7 +307,7 @@ class BaseExecutor(BaseModel):
             task.id,
             outcome.run_time,
             _WORDS[outcome.code],
-            exc_info=outcome.exception if outcome.code == TASK_ERROR else None,
+            exc_info=outcome.exception if outcome.code in FAILURES else None,
         )
 
     def _event(self, task: Task, outcome: Outcome) -> TaskExecutionEvent:

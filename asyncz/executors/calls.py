@@ -6,15 +6,55 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any
+from typing import Any, Protocol
 
-from asyncz.events.constants import TASK_CANCELLED, TASK_ERROR, TASK_EXECUTED, TASK_MISSED
+from asyncz.events.constants import (
+    TASK_CANCELLED,
+    TASK_ERROR,
+    TASK_EXECUTED,
+    TASK_MISSED,
+    TASK_SKIPPED,
+)
+from asyncz.exceptions import RunTimeoutError, Skip
 from asyncz.executors.base import Outcome, format_traceback
 
-__all__ = ["await_each", "call_each", "cut_off", "failed", "is_torn_down", "raised"]
+__all__ = [
+    "Progress",
+    "await_each",
+    "call_each",
+    "cut_off",
+    "failed",
+    "is_torn_down",
+    "raised",
+    "timed_out",
+]
 
 TooLate = Callable[[datetime], bool]
 IsCutOff = Callable[[], bool]
+
+
+class Progress(Protocol):
+    """Follows a run through its run times."""
+
+    def begin(self, run_time: datetime) -> None:
+        """The function is about to be called for this one."""
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """It has ended so. Returns the outcome that counts."""
+
+
+class NoProgress:
+    """Follows nothing."""
+
+    def begin(self, run_time: datetime) -> None:
+        """It does not matter."""
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """As it is."""
+        return outcome
+
+
+NO_PROGRESS = NoProgress()
 
 NEVER_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
 """What a function returns whose body has not begun yet."""
@@ -22,7 +62,15 @@ NEVER_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 def failed(run_time: datetime, error: BaseException) -> Outcome:
     """The outcome of a run that raised."""
+    if isinstance(error, Skip):
+        return Outcome(TASK_SKIPPED, run_time, reason=error.reason)
     return Outcome(TASK_ERROR, run_time, exception=error, traceback=format_traceback(error))
+
+
+def timed_out(run_time: datetime, seconds: float | None, what: str) -> Outcome:
+    """The outcome of a run that took longer than the task's timeout."""
+    text = f"It took longer than its timeout of {seconds:g} s; {what}."
+    return Outcome(TASK_ERROR, run_time, exception=RunTimeoutError(text))
 
 
 def cut_off(run_times: Sequence[datetime], done: Sequence[Outcome] = ()) -> list[Outcome]:
@@ -38,6 +86,7 @@ def call_each(
     run_times: Sequence[datetime],
     too_late: TooLate,
     is_cut_off: IsCutOff | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> list[Outcome]:
     """Call a plain function. Whatever it raises, SystemExit included, is the run's failure.
 
@@ -50,10 +99,12 @@ def call_each(
         if too_late(run_time):
             outcomes.append(Outcome(TASK_MISSED, run_time))
             continue
+        progress.begin(run_time)
         try:
-            outcomes.append(Outcome(TASK_EXECUTED, run_time, _returned(fn(*args, **kwargs))))
+            outcome = Outcome(TASK_EXECUTED, run_time, _returned(fn(*args, **kwargs)))
         except BaseException as exc:
-            outcomes.append(failed(run_time, exc))
+            outcome = failed(run_time, exc)
+        outcomes.append(progress.end(outcome))
     return outcomes
 
 
@@ -102,6 +153,7 @@ async def await_each(
     kwargs: Mapping[str, Any],
     run_times: Sequence[datetime],
     too_late: TooLate,
+    progress: Progress = NO_PROGRESS,
 ) -> list[Outcome]:
     """Call and await a coroutine function. A cancellation from outside cuts off what is left."""
     outcomes: list[Outcome] = []
@@ -112,12 +164,14 @@ async def await_each(
         if too_late(run_time):
             outcomes.append(Outcome(TASK_MISSED, run_time))
             continue
+        progress.begin(run_time)
         try:
             value = await fn(*args, **kwargs)
         except BaseException as exc:
             if is_torn_down(exc, task):
                 raise
-            outcomes.append(raised(run_time, exc))
+            outcome = raised(run_time, exc)
         else:
-            outcomes.append(Outcome(TASK_EXECUTED, run_time, value))
+            outcome = Outcome(TASK_EXECUTED, run_time, value)
+        outcomes.append(progress.end(outcome))
     return outcomes

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import copy_context
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from asyncz.executors.asyncio import AsyncIOExecutor
 from asyncz.executors.calls import call_each
+from asyncz.executors.going import Going
+from asyncz.runs.current import CURRENT_RUN
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -25,5 +29,9 @@ class DebugExecutor(AsyncIOExecutor):
         if is_coroutine_callable(fn):
             super().do_send_task(task, run_times)
         else:
-            late = self._too_late_for(task)
-            self._finish(task, call_each(fn, task.args, task.kwargs, run_times, late))
+            going = Going(task, run_times, None, self._host)
+            context = copy_context()
+            context.run(CURRENT_RUN.set, going)
+            late = self._too_late_for(going)
+            call = partial(call_each, fn, task.args, task.kwargs, run_times, late, None, going)
+            self._finish(task, context.run(call))

@@ -19,11 +19,14 @@ from typing import Any
 from pydantic import Field
 
 from asyncz.clock import SystemClock
+from asyncz.enums import Delivery
 from asyncz.exceptions import RemoteTaskError, TaskOptionError
 from asyncz.executors.base import ExecutorHost, Outcome
-from asyncz.executors.calls import await_each, call_each, cut_off, failed
-from asyncz.executors.tracking import Going, TrackingExecutor
+from asyncz.executors.calls import await_each, call_each, cut_off, failed, timed_out
+from asyncz.executors.going import Going
+from asyncz.executors.tracking import TrackingExecutor
 from asyncz.executors.workers import check_pool_options
+from asyncz.runs.current import CURRENT_RUN, CurrentRun
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import is_coroutine_callable
 
@@ -69,20 +72,28 @@ class ProcessPoolExecutor(TrackingExecutor):
                 )
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
+        self._send(Going(task, run_times, None, self._host))
+
+    def _send(self, going: Going) -> None:
+        task, run_times = going.task, going.run_times
         # A worker has the machine's clock; it cannot judge lateness on a virtual one.
         real = isinstance(self.host.clock, SystemClock)
         grace = self._grace_of(task) if real else None
         # Pickled here, and unpickled by our own code there: what cannot be is the failure of this
         # run, and does not break the pool under the others.
         work = bytes(ForkingPickler.dumps((task.fn, task.args, task.kwargs)))
-        call = partial(run_in_worker, work, list(run_times), grace)
+        attempt = self.host.attempt_of(task.store_alias, str(task.id), run_times[0])
+        whose = str(task.id), task.store_alias, attempt
+        call = partial(run_in_worker, work, list(run_times), grace, whose)
         try:
             future = self._healthy_pool().submit(call)
         except BrokenProcessPool:
             self._logger.error("A process of the executor %r died; it is rebuilt.", self._alias)
             self._pool = None
             future = self._healthy_pool().submit(call)
-        self._watch(Going(task, run_times), future)
+        going.limit(self._loop, self._time_is_up)
+        going.arm(len(run_times))
+        self._watch(going, future)
 
     def _healthy_pool(self) -> StandardPool:
         if self._pool is None:
@@ -101,6 +112,36 @@ class ProcessPoolExecutor(TrackingExecutor):
         if not going.handle.cancel():
             self._kill_pool()
         self._ended(going, cut_off(going.run_times))
+
+    def _cut_off_one(self, going: Going) -> None:
+        self._end_with_process(going, cut_off(going.run_times))
+
+    def _time_is_up(self, going: Going) -> None:
+        if going in self._going:
+            timeout = going.task.timeout
+            late = timed_out(going.run_times[0], timeout, "its process was killed")
+            self._end_with_process(going, cut_off(going.run_times, [late]))
+
+    def _end_with_process(self, going: Going, outcomes: Sequence[Outcome]) -> None:
+        """End one run. Its process cannot be told from the others of the pool, which all end with
+        it; what they were at is begun again in new ones, where that is allowed."""
+        others: list[Going] = []
+        if not going.handle.cancel():
+            others = [other for other in self._going if not other.handle.done()]
+            self._kill_pool()
+        self._ended(going, outcomes)
+        for other in others:
+            if other is going:
+                continue
+            if other.task.delivery is Delivery.AT_LEAST_ONCE:
+                self._logger.warning(
+                    "A run of the task %r is begun again: its process ended with that of another.",
+                    other.task.id,
+                )
+                self._send(other)
+            else:
+                error = BrokenProcessPool("Its process was killed because of another run in it.")
+                self._ended(other, [failed(moment, error) for moment in other.run_times])
 
     def _kill_pool(self) -> None:
         # What has begun ends only with its process.
@@ -141,9 +182,34 @@ def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any
         initializer(*initargs)
 
 
-def run_in_worker(work: bytes, run_times: Sequence[datetime], grace: float | None) -> list[Outcome]:
+class _Follower:
+    """Follows a run in the worker process; what it says comes back with its outcome."""
+
+    def __init__(self, task_id: str, store_alias: str | None, attempt: int) -> None:
+        self._whose = task_id, store_alias
+        self._attempt = attempt
+        self.current: CurrentRun = None  # type: ignore[assignment]  # until it begins
+
+    def begin(self, run_time: datetime) -> None:
+        """The function is about to be called for this one."""
+        self.current = CurrentRun(*self._whose, run_time, self._attempt)
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """The same, with what it has said."""
+        notes = self.current.notes()
+        return outcome._replace(notes=notes) if notes else outcome
+
+
+def run_in_worker(
+    work: bytes,
+    run_times: Sequence[datetime],
+    grace: float | None,
+    whose: tuple[str, str | None, int],
+) -> list[Outcome]:
     """Called in the worker process, with the pickled callable, arguments and keyword arguments."""
     clock = SystemClock()
+    follower = _Follower(*whose)
+    CURRENT_RUN.set(follower)
 
     def too_late(run_time: datetime) -> bool:
         return grace is not None and clock.now() - run_time > timedelta(seconds=grace)
@@ -153,9 +219,9 @@ def run_in_worker(work: bytes, run_times: Sequence[datetime], grace: float | Non
     except Exception as exc:
         return [_portable(failed(run_time, exc)) for run_time in run_times]
     if is_coroutine_callable(fn):
-        outcomes = asyncio.run(await_each(fn, args, kwargs, run_times, too_late))
+        outcomes = asyncio.run(await_each(fn, args, kwargs, run_times, too_late, follower))
     else:
-        outcomes = call_each(fn, args, kwargs, run_times, too_late)
+        outcomes = call_each(fn, args, kwargs, run_times, too_late, None, follower)
     return [_portable(outcome) for outcome in outcomes]
 
 

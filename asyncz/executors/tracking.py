@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from logging import INFO
 from typing import Any
@@ -15,33 +15,13 @@ from typing import Any
 from asyncz.events.constants import TASK_EXECUTED
 from asyncz.executors.base import BaseExecutor, ExecutorHost, Outcome
 from asyncz.executors.calls import cut_off, failed
-from asyncz.tasks.base import Task
+from asyncz.executors.going import Going
+from asyncz.runs.current import CURRENT_RUN
 
-__all__ = ["CURRENT_RUN", "Going", "TrackingExecutor", "context_of_no_run"]
+__all__ = ["TrackingExecutor", "context_of_no_run"]
 
 CUT_OFF_GRACE = 1.0
 """Seconds that what was cut off has for its `finally` blocks, within the shutdown timeout."""
-
-
-class Going:
-    """A run while it goes on.
-
-    Args:
-        task: What it is a run of.
-        run_times: Those it stands for, oldest first.
-        handle: The asyncio task or future it is carried out by.
-    """
-
-    __slots__ = ("handle", "run_times", "task")
-
-    def __init__(self, task: Task, run_times: Sequence[datetime], handle: Any = None) -> None:
-        self.task = task
-        self.run_times = run_times
-        self.handle = handle
-
-
-CURRENT_RUN: ContextVar[Going | None] = ContextVar("asyncz_current_run", default=None)
-"""The run that this code is part of. A shutdown that a run asks for cannot wait for that run."""
 
 
 def context_of_no_run() -> Context:
@@ -114,11 +94,17 @@ class TrackingExecutor(BaseExecutor):
 
     def _succeeded(self, going: Going, value: Any) -> None:
         """A run for a single run time has ended well."""
-        host = self._host
-        if host is None or host.wants_event(TASK_EXECUTED) or self._logger.isEnabledFor(INFO):
-            self._ended(going, [Outcome(TASK_EXECUTED, going.run_times[0], value)])
+        host, task = self._host, going.task
+        if (
+            host is None
+            or host.wants_event(TASK_EXECUTED)
+            or self._logger.isEnabledFor(INFO)
+            or (value is not None and task.store_result)
+            or going.said is not None
+            or task.on_success is not None
+        ):
+            self._ended(going, [going.end(Outcome(TASK_EXECUTED, going.run_times[0], value))])
         elif self._leave(going):
-            task = going.task
             task_id: str = task.id  # type: ignore[assignment]  # it has one
             if host is not None:
                 host.run_succeeded(task.store_alias, task_id, going.run_times[0])
@@ -133,6 +119,8 @@ class TrackingExecutor(BaseExecutor):
         if going not in self._going:
             return False
         self._going.remove(going)
+        if going.task.timeout is not None:
+            going.left()
         if self._idle is not None and not self._others():
             self._idle.set()
         return True
@@ -153,8 +141,25 @@ class TrackingExecutor(BaseExecutor):
 
         future.add_done_callback(back)
 
+    @abstractmethod
+    def _time_is_up(self, going: Going) -> None:
+        """A run takes longer than its task's timeout."""
+
+    def cancel_run(self, store: str | None, task_id: str, head: datetime) -> bool:
+        for going in self._going:
+            task = going.task
+            is_its = task.id == task_id and task.store_alias == store
+            if is_its and going.run_times[0] == head:
+                self._cut_off_one(going)
+                return True
+        return False
+
+    def _cut_off_one(self, going: Going) -> None:
+        """Cut off this run and, as far as that can be, no other."""
+        self._cut_off(going)
+
     def _future_ended(self, going: Going, future: Future[list[Outcome]]) -> None:
-        if going not in self._going:
+        if going not in self._going or going.handle is not future:
             return
         if future.cancelled():
             self._ended(going, cut_off(going.run_times))
@@ -180,14 +185,14 @@ class TrackingExecutor(BaseExecutor):
             )
             self._ended(going, cut_off(going.run_times))
 
-    def _cut_off_check(self) -> Callable[[], bool]:
+    def _cut_off_check(self, going: Going | None = None) -> Callable[[], bool]:
         """Says whether the run that begins now has been cut off; may be asked in any thread."""
         cuts = self._cuts
-        return lambda: self._cuts != cuts
+        return lambda: self._cuts != cuts or (going is not None and going.is_let_go)
 
-    def _too_late_for(self, task: Task) -> Callable[[datetime], bool]:
+    def _too_late_for(self, going: Going) -> Callable[[datetime], bool]:
         """Says of a run time whether it is too late to begin now; may be asked in any thread."""
-        seconds = self._grace_of(task)
+        seconds = self._grace_of(going.task)
         if seconds is None:
             return _never
         now = self.host.clock.now

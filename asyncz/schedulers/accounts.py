@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
 from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import (
     TASK_CANCELLED,
@@ -9,6 +13,8 @@ from asyncz.events.constants import (
     TASK_EXECUTED,
     TASK_MAX_INSTANCES,
     TASK_MISSED,
+    TASK_RETRYING,
+    TASK_SKIPPED,
 )
 from asyncz.executors.base import Outcome
 from asyncz.runs.base import MAX_ERROR, MAX_TRACEBACK
@@ -18,12 +24,19 @@ from asyncz.tasks.base import Task
 
 __all__ = ["as_firing", "as_recorded", "as_unrun"]
 
+MAX_RESULT = 16_384
+"""Characters of JSON that are kept of what a run returned."""
+MAX_REPR = 200
+"""Characters that are kept of how it looks, if it is none or longer."""
+
 STATES = {
     TASK_EXECUTED: RunState.SUCCEEDED,
     TASK_ERROR: RunState.FAILED,
     TASK_MISSED: RunState.MISSED,
     TASK_CANCELLED: RunState.CANCELLED,
     TASK_MAX_INSTANCES: RunState.SKIPPED,
+    TASK_SKIPPED: RunState.SKIPPED,
+    TASK_RETRYING: RunState.RETRYING,
 }
 REASONS = {
     RunState.MISSED: "it would have started later than its mistrigger_grace_time allows",
@@ -56,17 +69,48 @@ def as_unrun(task: Task, plan: Plan) -> tuple[Unrun, ...]:
     return ()
 
 
-def as_recorded(outcome: Outcome) -> RunOutcome:
-    """How an occurrence ended, as the store keeps it."""
+def as_recorded(outcome: Outcome, now: datetime, cancelled_by: str | None = None) -> RunOutcome:
+    """How an occurrence ended, as the store keeps it.
+
+    Args:
+        outcome: As the executor says it.
+        now: The store's time.
+        cancelled_by: Who has asked to cancel the run, if anybody has.
+    """
     state = STATES[outcome.code]
     error, traceback = outcome.exception, outcome.traceback
+    why = outcome.reason or REASONS.get(state)
+    if state is RunState.CANCELLED and cancelled_by is not None:
+        why = f"cancelled by {cancelled_by}"
+    notes = dict(outcome.notes or {})
+    if outcome.value is not None:
+        notes |= _noted_result(outcome.value)
     return RunOutcome(
         outcome.run_time,
         state,
         None if error is None else _clean(f"{type(error).__name__}: {error}"[:MAX_ERROR]),
         None if traceback is None else _clean(traceback[-MAX_TRACEBACK:]),
-        REASONS.get(state),
+        None if why is None else _clean(why[:MAX_ERROR]),
+        notes or None,
+        None if outcome.retry_in is None else now + timedelta(seconds=outcome.retry_in),
     )
+
+
+def _noted_result(value: Any) -> dict[str, Any]:
+    """What a run returned, as it is if that is JSON and not too long; otherwise how it looks."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+        # Not what JSON only takes for something else: a tuple comes back as a list.
+        if len(text) <= MAX_RESULT and json.loads(text) == value:
+            text.encode()
+            return {"result": value}
+    except (TypeError, ValueError, RecursionError):
+        pass
+    try:
+        shown = repr(value)
+    except Exception as exc:  # it is the user's code
+        shown = f"<{type(value).__name__}, whose repr fails: {type(exc).__name__}>"
+    return {"result_repr": _clean(shown[:MAX_REPR])}
 
 
 def _clean(text: str) -> str:

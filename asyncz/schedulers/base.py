@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import RLock
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from asyncz.asgi import AnyApp, Lifespan, LifespanWrapper, make_lifespan
 from asyncz.enums import SchedulerState
@@ -28,6 +28,7 @@ from asyncz.schedulers.lifecycle import Lifecycle
 from asyncz.schedulers.operations import Operations
 from asyncz.schedulers.plugins import load_class
 from asyncz.schedulers.quarantine import Repairs
+from asyncz.schedulers.run_operations import RunOperations
 from asyncz.schedulers.scheduler_inspection import SchedulerInspection
 from asyncz.schedulers.tasks import TaskOperations
 from asyncz.stores.base import BaseStore
@@ -35,8 +36,12 @@ from asyncz.stores.memory import MemoryStore
 
 __all__ = ["BaseScheduler"]
 
+Listener = TypeVar("Listener", bound=Callable[[SchedulerEvent], Any])
 
-class BaseScheduler(TaskOperations, SchedulerInspection, Repairs, SchedulerHost, ABC):
+
+class BaseScheduler(
+    TaskOperations, RunOperations, SchedulerInspection, Repairs, SchedulerHost, ABC
+):
     """What both schedulers share.
 
     Args:
@@ -268,6 +273,15 @@ class BaseScheduler(TaskOperations, SchedulerInspection, Repairs, SchedulerHost,
         function becomes a task on the loop that coroutine tasks run on.
         """
         self._engine.events.add(callback, mask)
+
+    def on(self, mask: int = ALL_EVENTS) -> Callable[[Listener], Listener]:
+        """`add_listener` as a decorator: `@scheduler.on(TASK_ERROR | TASK_MISSED)`."""
+
+        def decorated(callback: Listener) -> Listener:
+            self.add_listener(callback, mask)
+            return callback
+
+        return decorated
 
     def remove_listener(self, callback: Callable[[SchedulerEvent], Any]) -> bool:
         """Remove a listener. Returns whether there was one."""

@@ -8,11 +8,23 @@ from random import random
 from typing import TYPE_CHECKING, Any
 
 from asyncz.enums import Delivery, NodeState, RunState
+from asyncz.runs.base import RunQuery
 from asyncz.schedulers.membership import Membership
 from asyncz.schedulers.nodes import has_ended
+from asyncz.schedulers.reactions import react_to_loss
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_taken_over, report_unfinished
-from asyncz.stores.cluster import ClusterStore, Look, OpenRun, Reaped, RunEnd, RunOutcome, RunRef
+from asyncz.stores.cluster import (
+    Attended,
+    ClusterStore,
+    Look,
+    OpenRun,
+    Reaped,
+    RunEnd,
+    RunOutcome,
+    RunRef,
+)
+from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
@@ -24,6 +36,8 @@ MAX_ATTEMPTS = 3
 AT_ONCE = 100
 FIRST_PATIENCE = 0.5
 """Seconds before what nobody could take over is looked at again; then twice as long each time."""
+FIRST_HUSH = 0.05
+"""The same for what is to be tried again or cancelled, and could not be."""
 KEEP_RUNS = timedelta(days=7)
 FORGET_EVERY = 600.0
 FORGOTTEN = 1_000
@@ -58,6 +72,7 @@ class Caretaker:
         self._audit_at = now + self._pause()
         self._look_around_at = now  # first at the start: after a crash nobody has to wait
         self._next_try, self._patience = now, FIRST_PATIENCE
+        self._attend_again_at, self._hush = now, FIRST_HUSH
         self._forget_at = now + FORGET_EVERY * random()  # noqa: S311
 
     async def maintain(self, looked: Look) -> None:
@@ -75,6 +90,8 @@ class Caretaker:
             # What nobody has, this one cannot read or carry out; others may.
             self._next_try = now + self._patience
             self._patience = min(2 * self._patience, self._pause())
+        if looked.attend_at is not None and looked.attend_at <= looked.now:
+            await self._attend_patiently(now)
         if now >= self._audit_at:
             self._audit_at = now + self._pause()
             await self._audit()
@@ -82,6 +99,35 @@ class Caretaker:
             forgotten = await self._ask(self._store.forget_runs(looked.now - KEEP_RUNS))
             if forgotten < FORGOTTEN:  # otherwise the next pass goes on with it
                 self._forget_at = now + FORGET_EVERY
+
+    async def _attend_patiently(self, now: float) -> None:
+        """`attend`, but less often while there is only what somebody else has to see to."""
+        if now < self._attend_again_at:
+            return
+        if await self.attend():
+            self._hush = FIRST_HUSH
+            return
+        self._attend_again_at = now + self._hush
+        self._hush = min(2 * self._hush, 1.0)
+
+    async def attend(self) -> bool:
+        """Make the attempts that are due, and hear which runs are to be cancelled; whether there
+        were any."""
+        any_at_all = False
+        while self._member.is_trusted:
+            await self._member.flush()
+            node_id = self._member.node.id
+            attended: Attended = await self._ask(self._store.attend(node_id, AT_ONCE))
+            for ref in attended.ended:
+                report_unfinished(self._engine, self._alias, ref, RunState.CANCELLED)
+            for ref, by in attended.asked:
+                any_at_all = self._member.cancel(ref, by) or any_at_all
+            any_at_all = bool(attended.taken or attended.ended) or any_at_all
+            refused = await self._carry_out(attended.taken)
+            if refused or len(attended.taken) < AT_ONCE:
+                break
+        self._member.attend_at = (await self._ask(self._store.look())).attend_at
+        return any_at_all
 
     def _pause(self) -> float:
         """A third of the lease, more or less, so that nodes do not all do the same at once."""
@@ -124,11 +170,23 @@ class Caretaker:
             )
         for ref, state in reaped.ended:
             report_unfinished(self._engine, self._alias, ref, state)
+            await self._react_to_loss(ref)
         for run in reaped.taken:
             report_taken_over(self._engine, self._alias, run)
         refused = await self._carry_out(reaped.taken)
         found = len(reaped.ended) + len(reaped.taken)
         return found - refused, found >= AT_ONCE and not refused
+
+    async def _react_to_loss(self, ref: RunRef) -> None:
+        """Call what the task wants to have called, if there is the task still."""
+        task: Task | None = await self._ask(self._store.lookup_task(ref.task_id))  # type: ignore[attr-defined]
+        if task is None or task.on_failure is None:
+            return
+        moment = ref.scheduled_time
+        query = RunQuery(ref.task_id, since=moment, until=moment)
+        for run in await self._ask(self._store.get_runs(query)):
+            if run.state in (RunState.LOST, RunState.ABANDONED):
+                react_to_loss(self._engine, task, run)
 
     async def _audit(self) -> None:
         """A claim whose answer was lost belongs to this node, which does not know of it."""
@@ -145,6 +203,7 @@ class Caretaker:
                 lost = tuple(RunOutcome(at, RunState.LOST) for at in run.run_times)
                 await self._ask(self._store.finish_runs(self._member.node.id, [RunEnd(ref, lost)]))
                 report_unfinished(self._engine, self._alias, ref, RunState.LOST)
+                await self._react_to_loss(ref)
             else:
                 await self._carry_out([run])
         self._suspects = set(unknown)

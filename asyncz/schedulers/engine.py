@@ -70,6 +70,7 @@ class Engine:
         self.is_claiming = False
         self._app_loop: asyncio.AbstractEventLoop | None = None
         self._spawned: set[asyncio.Task[None]] = set()
+        self._waiting_for_runs: set[asyncio.Event] = set()
         self._clock_offset: float | None = None
         self.context = copy_context()
         """The context variables that runs see: those of whoever started the scheduler."""
@@ -301,6 +302,22 @@ class Engine:
         lane = self.lanes.get(alias)
         return [] if lane is None else [lane.ledger]
 
+    async def until_a_run_ends(self, timeout: float) -> None:
+        """Return when any run of this scheduler has ended, or so many seconds have passed."""
+        ended = asyncio.Event()
+        self._waiting_for_runs.add(ended)
+        timer = self.clock.call_later(self.loop, timeout, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            timer.cancel()
+            self._waiting_for_runs.discard(ended)
+
+    def a_run_has_ended(self) -> None:
+        """Wake those who wait for one."""
+        for waiting in self._waiting_for_runs:
+            waiting.set()
+
     # Events, and coroutines that nobody awaits.
 
     def dispatch(self, event: SchedulerEvent) -> None:
@@ -319,6 +336,10 @@ class Engine:
         except RuntimeError:
             work.close()
             self.logger.error("There is no running event loop for %r; it is left out.", name)
+
+    def background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a coroutine of the engine's own beside it, on its loop."""
+        self._begin(self.loop, work, name)
 
     def _begin(
         self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], name: str

@@ -10,9 +10,13 @@ from logging import Logger
 from asyncz.clock import Clock
 from asyncz.events.base import SchedulerEvent
 from asyncz.executors.base import BaseExecutor, Outcome
+from asyncz.runs.current import CurrentRun
+from asyncz.schedulers.attempts import judge
 from asyncz.schedulers.engine import DEFAULT, Engine
 from asyncz.schedulers.quarantine import report_soon
+from asyncz.schedulers.reactions import react
 from asyncz.stores.base import BaseStore, QuarantineNews
+from asyncz.tasks.base import Task
 from asyncz.triggers.base import BaseTrigger
 
 __all__ = ["SchedulerHost"]
@@ -98,16 +102,36 @@ class SchedulerHost:
         lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
         if lane is not None:
             lane.ledger.run_succeeded(task_id, run_time)
+            self._engine.a_run_has_ended()
 
     def run_ended(self, store: str | None, task_id: str, outcomes: Sequence[Outcome]) -> None:
         """Take note of how a run ended."""
         for ledger in self._engine.ledgers_of(store):
             ledger.run_ended(task_id, outcomes)
+        self._engine.a_run_has_ended()
 
     def unknown_run_ended(self, store: str | None, task_id: str, code: int) -> None:
         """Take note that a run of that task ended."""
         for ledger in self._engine.ledgers_of(store):
             ledger.unknown_run_ended(task_id, code)
+
+    def judge(self, task: Task, head: datetime, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """The same outcomes, but those failures that are to be tried again are `TASK_RETRYING`."""
+        return judge(self._engine, task, head, outcomes)
+
+    def react(self, task: Task, head: datetime, outcomes: Sequence[Outcome]) -> None:
+        """Call what the task wants to have called after such outcomes."""
+        react(self._engine, task, head, outcomes)
+
+    def attempt_of(self, store: str | None, task_id: str, head: datetime) -> int:
+        """Which attempt at an occurrence it is that goes on. From any thread."""
+        lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
+        return 1 if lane is None else lane.ledger.attempt_of(task_id, head)
+
+    def run_says(self, task: Task, head: datetime, run: CurrentRun) -> None:
+        """Take note that a run has said something of itself. From any thread."""
+        for ledger in self._engine.ledgers_of(task.store_alias):
+            ledger.run_says(str(task.id), head, run)
 
     def dispatch_event(self, event: SchedulerEvent) -> None:
         """Give an event to the listeners that want it."""

@@ -35,6 +35,8 @@ __all__ = ["StoreLane"]
 R = TypeVar("R")
 
 STANDBY_RETRY = 1.0
+ATTEND_AGAIN = 0.5
+"""Seconds until what could not be tried again yet is looked at again."""
 LOOK_EVERY = 1.0
 """Seconds after which it is time to look what others have done, whatever is due meanwhile."""
 BUSY = 3
@@ -74,12 +76,12 @@ class StoreLane:
         self._caretaker: Caretaker | None = None
         self._announcer: Announcer | None = None
         if isinstance(store, ClusterStore):
-            member = Membership(engine, alias, store, self.call, self.wakeup)
+            member = Membership(engine, alias, store, self.call, self.wakeup, self.wake_for)
             self.ledger = member
             self._announcer = Announcer(alias, store, member, self.call)
             self._caretaker = Caretaker(engine, alias, store, member, self.call)
         else:
-            self.ledger = LocalRuns(engine, alias, store, self.call)
+            self.ledger = LocalRuns(engine, alias, store, self.call, self.wake_for)
 
     def wakeup(self) -> None:
         """Look at the store now, or once more if it is being looked at."""
@@ -114,6 +116,11 @@ class StoreLane:
         left = moment.timestamp() - self.now().timestamp()
         if left < self._wake_at - self._engine.clock.monotonic():
             self.wakeup()
+
+    def announce(self) -> None:
+        """Have the other schedulers of the store look at it now."""
+        if self._announcer is not None and self._announcer.can_announce:
+            self._announcer.announce_soon()
 
     def start_timer(self, delay: float | None) -> None:
         """Wake up in `delay` seconds; None: only when called."""
@@ -206,6 +213,7 @@ class StoreLane:
             looked = await self.ledger.look()
             if looked is None or self._caretaker is None:
                 await self._hand_over.drain(self._engine.clock.now())
+                await self._attend_alone()
                 return await self._sleep_time()
             if not self.ledger.is_trusted:
                 return poll_interval  # nothing is claimed without a lease
@@ -223,6 +231,14 @@ class StoreLane:
         self._in_a_row = self._in_a_row + 1 if handed_over and delay <= 0.0 else 0
         return delay
 
+    async def _attend_alone(self) -> None:
+        """What waits for another attempt, where nobody else is there to look for it."""
+        if self.ledger.attend_at is None or self.ledger.attend_at > self.now():
+            return
+        if self._caretaker is not None:
+            await self._caretaker.attend()
+        await self.ledger.try_again()
+
     def _now_if_due(self) -> datetime | None:
         """The time, if by it something is due that the store told of the last time, and there is
         no need to look what others have done before it is handed over."""
@@ -235,9 +251,10 @@ class StoreLane:
     def _until_next_look(self, looked: Look) -> float:
         self._due_at = looked.next_run_time
         delay = min(self._engine.clock.longest_wait, self._engine.settings.poll_interval)
-        if looked.next_run_time is None:
-            return delay
-        return min(delay, (looked.next_run_time - looked.now).total_seconds())
+        for moment in (looked.next_run_time, looked.attend_at):
+            if moment is not None and moment > looked.now:
+                delay = min(delay, (moment - looked.now).total_seconds())
+        return delay
 
     def look_again(self) -> None:
         """Make another pass right after this one."""
@@ -302,6 +319,10 @@ class StoreLane:
         self._due_at = moment = await self.ask(self.store.get_next_run_time(after))
         if moment is not None:
             delay = min(delay, max(0.0, (moment - self.now()).total_seconds()))
+        if (moment := self.ledger.attend_at) is not None:
+            # One that is due already could not be seen to, and is tried again soon.
+            left = (moment - self.now()).total_seconds()
+            delay = min(delay, left if left > 0 else ATTEND_AGAIN)
         return delay
 
     def _degrade(self, error: Exception) -> float:

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 
+from asyncz.enums import RunState
 from asyncz.executors.base import BaseExecutor, Outcome
 from asyncz.runs.base import Run, RunQuery
+from asyncz.runs.current import CurrentRun
 from asyncz.schedulers.planning import Plan
 from asyncz.schedulers.starting import Start
 from asyncz.stores.cluster import Fired, Firing, Look
@@ -65,6 +67,30 @@ class Ledger(ABC):
     @abstractmethod
     async def start(self, starts: Sequence[Start]) -> None:
         """Start runs that were claimed, now or as soon as they may be."""
+
+    attend_at: datetime | None = None
+    """When a run is to be tried again, as far as is known; or somebody is to be heard."""
+
+    async def try_again(self) -> None:  # noqa: B027  # most have nothing to do
+        """Begin the attempts that are due."""
+
+    @abstractmethod
+    def attempt_of(self, task_id: str, head: datetime) -> int:
+        """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
+
+    def will_be_tried_again(self, task: Task, head: datetime) -> None:  # noqa: B027
+        """An attempt at a run of this task has failed, which is said in a moment."""
+
+    def task_deleted(self, task_id: str | None) -> None:  # noqa: B027
+        """A task was deleted by somebody here; None: all were."""
+
+    @abstractmethod
+    def run_says(self, task_id: str, head: datetime, run: CurrentRun) -> None:
+        """A run that goes on has something new to say of itself. From any thread."""
+
+    @abstractmethod
+    async def cancel_run(self, task_id: str, moment: datetime, by: str) -> RunState | None:
+        """Cancel a run, as `ClusterStore.cancel_run` does."""
 
     @abstractmethod
     def run_succeeded(self, task_id: str, run_time: datetime) -> None:

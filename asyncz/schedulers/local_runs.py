@@ -11,9 +11,11 @@ from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED
 from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import BaseExecutor, Outcome
-from asyncz.runs.base import Run, RunQuery
+from asyncz.runs.base import Run, RunQuery, readable_notes
+from asyncz.runs.current import CurrentRun
 from asyncz.schedulers.accounts import as_recorded, as_unrun
 from asyncz.schedulers.ledger import Ledger, Step
+from asyncz.schedulers.local_attempts import LocalAttempts, Waiting
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import send, submit
 from asyncz.stores.base import BaseStore, TaskAdvance, is_same_instant
@@ -44,6 +46,7 @@ class _Ended(NamedTuple):
     run: _Special
     finished_at: datetime
     outcomes: tuple[RunOutcome, ...]
+    attempt: int = 1
 
 
 class _NotRun(NamedTuple):
@@ -68,6 +71,7 @@ class LocalRuns(Ledger):
     Args:
         engine, alias, store: Whose.
         ask: Awaits an operation of the store, within the store timeout.
+        wake_for: Has the store looked at by that instant.
     """
 
     def __init__(
@@ -76,12 +80,18 @@ class LocalRuns(Ledger):
         alias: str,
         store: BaseStore,
         ask: Callable[[Awaitable[Any]], Awaitable[Any]],
+        wake_for: Callable[[datetime | None], None],
     ) -> None:
         self._engine = engine
         self._alias = alias
         self._store = store
         self._ask = ask
         self._now = engine.clock.now
+        self._wake_for = wake_for
+        self._attempts = LocalAttempts(engine, self._begin_again)
+        self._failing: dict[tuple[str, datetime], Task] = {}
+        self._sayings: dict[tuple[str, datetime], CurrentRun] = {}
+        self._cancelled_by: dict[tuple[str, datetime], str] = {}
         # The one open run that a task mostly has: its instant, and since when. In two dictionaries,
         # since no object has to be made for that.
         self._open: dict[str, datetime] = {}
@@ -111,6 +121,10 @@ class LocalRuns(Ledger):
                 for unrun in not_run.get(str(task.id), ()) if not_run else ():
                     self._settled.append(_NotRun(str(task.id), now, unrun))
         return [Fired.WON if won else Fired.LOST for won in made]
+
+    def _begin_again(self, waiting: Waiting) -> None:
+        key = waiting.key
+        self._special[key] = _Special(waiting.since, waiting.kind, (key[1],))
 
     def _begin(self, task_id: str, run_times: Sequence[datetime], now: datetime) -> None:
         if len(run_times) == 1 and task_id not in self._open:
@@ -143,22 +157,92 @@ class LocalRuns(Ledger):
             (send if by_hand else submit)(self._engine, executor, task, run_times, coalesced)
 
     def run_succeeded(self, task_id: str, run_time: datetime) -> None:
+        if self._sayings or self._cancelled_by:
+            self._forget_of((task_id, run_time))
         if self._open.get(task_id) == run_time:
             del self._open[task_id]
             since = self._since.pop(task_id)
             self._settled.append((task_id, run_time, since, self._now()))
         elif run := self._special.pop((task_id, run_time), None):
             outcomes = tuple(RunOutcome(moment, RunState.SUCCEEDED) for moment in run.run_times)
-            self._settled.append(_Ended(task_id, run, self._now(), outcomes))
+            attempt = self.attempt_of(task_id, run_time)
+            self._attempts.ended((task_id, run_time))
+            self._settled.append(_Ended(task_id, run, self._now(), outcomes, attempt))
 
     def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
         first = outcomes[0].run_time
-        if len(outcomes) == 1 and outcomes[0].code == TASK_EXECUTED:
+        one = outcomes[0]
+        if len(outcomes) == 1 and one.code == TASK_EXECUTED and one.value is one.notes is None:
             self.run_succeeded(task_id, first)
-        elif run := self._taken_out(task_id, first):
+            return
+        key = (task_id, first)
+        task, by = self._failing.pop(key, None), self._forget_of(key)
+        attempt = self.attempt_of(task_id, first)
+        self._attempts.ended(key)
+        if run := self._taken_out(task_id, first):
+            now = self._now()
             # Not the exceptions themselves, which keep alive all that was on the stack.
-            said = tuple(map(as_recorded, outcomes))
-            self._settled.append(_Ended(task_id, run, self._now(), said))
+            said = [as_recorded(outcome, now, by) for outcome in outcomes]
+            for outcome in said:
+                if task is not None and outcome.retry_at is not None:
+                    self._attempts.wait(task, run.kind, run.since, attempt, outcome)
+                    self._wake_for(outcome.retry_at)
+            settled = tuple(o for o in said if o.retry_at is None)
+            if settled:
+                self._settled.append(_Ended(task_id, run, now, settled, attempt))
+
+    def _forget_of(self, key: tuple[str, datetime]) -> str | None:
+        """A run has ended. Who has asked to cancel it, if anybody has."""
+        self._sayings.pop(key, None)
+        return self._cancelled_by.pop(key, None)
+
+    # Attempts.
+
+    @property
+    def attend_at(self) -> datetime | None:  # type: ignore[override]  # it is worked out
+        return self._attempts.next_at
+
+    async def try_again(self) -> None:
+        self._attempts.try_again(self._now())
+
+    def attempt_of(self, task_id: str, head: datetime) -> int:
+        return self._attempts.number_of((task_id, head))
+
+    def will_be_tried_again(self, task: Task, head: datetime) -> None:
+        self._failing[str(task.id), head] = task
+
+    def task_deleted(self, task_id: str | None) -> None:
+        for waiting in self._attempts:
+            if task_id in (None, waiting.key[0]):
+                self._end_waiting(waiting, "its task was deleted")
+
+    def _end_waiting(self, waiting: Waiting, why: str) -> None:
+        self._attempts.take_out(waiting.key)
+        run = _Special(waiting.since, waiting.kind, (waiting.key[1],))
+        said = waiting.said._replace(state=RunState.CANCELLED, retry_at=None, reason=why)
+        ended = _Ended(waiting.key[0], run, self._now(), (said,), waiting.attempt)
+        self._settled.append(ended)
+
+    # What runs say, and being cancelled.
+
+    def run_says(self, task_id: str, head: datetime, run: CurrentRun) -> None:
+        self._sayings[task_id, head] = run
+
+    async def cancel_run(self, task_id: str, moment: datetime, by: str) -> RunState | None:
+        key = (task_id, moment)
+        for waiting in self._attempts:
+            if waiting.key == key:
+                self._end_waiting(waiting, f"cancelled by {by}")
+                return RunState.CANCELLED
+        found = [run for run in self._all() if (run.task_id, run.scheduled_time) == key]
+        states = {run.state for run in found}
+        if RunState.RUNNING in states:
+            self._cancelled_by[key] = by
+            for executor in self._engine.executors.values():
+                if executor.cancel_run(self._alias, task_id, moment):
+                    break
+            return RunState.RUNNING
+        return next((run.state for run in found), None)
 
     def unknown_run_ended(self, task_id: str, code: int) -> None:
         moments = [moment for known, moment in self._special if known == task_id]
@@ -213,6 +297,8 @@ class LocalRuns(Ledger):
                 task_id, moment, since, finished_at = settled
                 run = self._run(task_id, RunKind.SCHEDULED, moment, RunState.SUCCEEDED, since)
                 yield run.model_copy(update={"finished_at": finished_at})
+        for waiting in self._attempts:
+            yield self._of_waiting(waiting)
         for task_id, moment in self._open.items():
             since = self._since[task_id]
             yield self._run(task_id, RunKind.SCHEDULED, moment, RunState.RUNNING, since)
@@ -225,13 +311,14 @@ class LocalRuns(Ledger):
         since, kind, _ = ended.run
         for outcome in ended.outcomes:
             run = self._run(ended.task_id, kind, outcome.scheduled_time, outcome.state, since)
-            said = {
-                "finished_at": ended.finished_at,
-                "error": outcome.error,
-                "traceback": outcome.traceback,
-                "reason": outcome.reason,
-            }
+            said = {"finished_at": ended.finished_at, "attempt": ended.attempt, **_said(outcome)}
             yield run.model_copy(update=said)
+
+    def _of_waiting(self, waiting: Waiting) -> Run:
+        task_id, moment = waiting.key
+        run = self._run(task_id, waiting.kind, moment, RunState.RETRYING, waiting.since)
+        said = {"attempt": waiting.attempt, "retry_at": waiting.retry_at, **_said(waiting.said)}
+        return run.model_copy(update=said)
 
     def _of_unrun(self, note: _NotRun) -> Run:
         unrun = note.unrun
@@ -256,6 +343,10 @@ class LocalRuns(Ledger):
         state: RunState,
         since: datetime,
     ) -> Run:
+        attempt, saying = 1, None
+        if state is RunState.RUNNING:
+            attempt = self.attempt_of(task_id, moment)
+            saying = self._sayings.get((task_id, moment))
         return Run(
             task_id=task_id,
             store_alias=self._alias,
@@ -263,8 +354,18 @@ class LocalRuns(Ledger):
             scheduled_time=moment,
             state=state,
             owner=self._engine.identity,
-            attempt=1,
-            token=1,
+            attempt=attempt,
+            token=attempt,
             claimed_at=since,
             started_at=since,
+            **({} if saying is None else readable_notes(saying.notes())),
         )
+
+
+def _said(outcome: RunOutcome) -> dict[str, Any]:
+    return {
+        "error": outcome.error,
+        "traceback": outcome.traceback,
+        "reason": outcome.reason,
+        **readable_notes(outcome.notes),
+    }

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
-from asyncz.enums import Delivery, RunState, SchedulerState
-from asyncz.events.constants import (
-    TASK_CANCELLED,
-    TASK_ERROR,
-    TASK_MAX_INSTANCES,
-)
-from asyncz.exceptions import MaximumInstancesError, SchedulerNotRunningError
-from asyncz.executors.base import BaseExecutor, Outcome
+from asyncz.enums import Delivery
+from asyncz.exceptions import SchedulerNotRunningError
+from asyncz.executors.base import BaseExecutor
 from asyncz.runs.base import Run, RunQuery
-from asyncz.schedulers.accounts import as_firing, as_recorded
+from asyncz.schedulers.accounts import as_firing
 from asyncz.schedulers.heartbeat import Heartbeat
-from asyncz.schedulers.ledger import Ledger, Step
+from asyncz.schedulers.ledger import Step
 from asyncz.schedulers.nodes import new_node
-from asyncz.schedulers.outcomes import Outcomes
+from asyncz.schedulers.own_runs import Ask, Own, OwnRuns
 from asyncz.schedulers.starting import Start, Starter
-from asyncz.schedulers.store_time import StoreTime
 from asyncz.stores.cluster import (
     ClusterStore,
     Fired,
     Firing,
     Look,
-    Node,
-    OpenRun,
-    RunEnd,
-    RunOutcome,
     RunRef,
 )
-from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
@@ -45,21 +34,12 @@ if TYPE_CHECKING:
 __all__ = ["Membership"]
 
 R = TypeVar("R")
-Ask = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 FOREVER = 1e9
 """Seconds that a lease lasts where nobody else could take over."""
 
 
-class _Own(NamedTuple):
-    """A run that is carried out here."""
-
-    node_id: str
-    ref: RunRef
-    delivery: Delivery
-
-
-class Membership(Ledger):
+class Membership(OwnRuns):
     """This scheduler as a node of one store that keeps runs.
 
     Args:
@@ -67,6 +47,7 @@ class Membership(Ledger):
         alias, store: The store.
         ask: Awaits an operation of the store, within the store timeout.
         wake: Has the store looked at, as another node has announced something.
+        wake_for: Has it looked at by that instant.
     """
 
     def __init__(
@@ -76,22 +57,15 @@ class Membership(Ledger):
         store: ClusterStore,
         ask: Ask,
         wake: Callable[[], None],
+        wake_for: Callable[[datetime | None], None],
     ) -> None:
-        self._engine = engine
-        self._alias = alias
-        self._store = store
-        self._ask = ask
+        super().__init__(engine, alias, store, ask, wake_for)
         self._wake = wake
         self._heartbeat: Heartbeat | None = None
-        self._owned: dict[tuple[str, datetime], _Own] = {}
-        self._outcomes = Outcomes(engine, alias, store, ask)
-        self._time = StoreTime(engine.clock)
         self._claim: str | None = None
-        self._claiming: tuple[RunRef, ...] = ()
         self._starter = Starter(engine, self)
         self._is_fenced = self._has_left = False
         self._joining = asyncio.Lock()
-        self.node = Node("", "", "", 0)
 
     # The node.
 
@@ -126,6 +100,8 @@ class Membership(Ledger):
         lease = FOREVER if pulse is None else engine.settings.lease
         if pulse is not None:
             await self._look()  # before anything is planned by the machine's clock
+        else:
+            self.attend_at = (await self._ask(self._store.look())).attend_at
         began = engine.clock.monotonic()
         # What was asked for as another node is not ours, whatever the answer would have been.
         self._claim, self._claiming = None, ()
@@ -179,9 +155,7 @@ class Membership(Ledger):
             # First of all, so that it is not told that the node is not alive any more.
             self._heartbeat.stop()
         try:
-            for own in self._owned.values():
-                self._outcomes.note_release(own.node_id, own.ref)
-            self._owned.clear()
+            self.release_all()
             await self._outcomes.flush()
             await self._ask(self._store.leave_node(self.node.id))
         finally:
@@ -199,6 +173,8 @@ class Membership(Ledger):
         """What there is to do; None: what the clock says, as nobody else is there."""
         if not self.is_shared:
             return None
+        if self.attend_at is not None:  # what waits for another attempt may not be known there yet
+            await self.flush()
         return await self._look()
 
     async def _look(self) -> Look:
@@ -206,10 +182,8 @@ class Membership(Ledger):
         began = clock.monotonic()
         looked: Look = await self._ask(self._store.look())
         self._time.note(looked.now, began, clock.monotonic())
+        self.attend_at = looked.attend_at
         return looked
-
-    def now(self) -> datetime:
-        return self._time.now()
 
     async def fire(self, steps: Sequence[Step]) -> list[Fired]:
         """Claim planned tasks. Asked again after an error, it answers for the first time."""
@@ -237,7 +211,7 @@ class Membership(Ledger):
         for firing, ref, what in zip(firings, refs, fired, strict=True):
             if what is Fired.WON:
                 if ref is not None:
-                    own = _Own(node_id, ref, firing.task.delivery)
+                    own = Own(node_id, ref, firing.task.delivery, firing.task)
                     self._owned[ref.task_id, ref.scheduled_time] = own
             elif what is Fired.FENCED:
                 self._fence(node_id)
@@ -259,19 +233,6 @@ class Membership(Ledger):
         await self.flush()
         return (await self._fire(uuid4().hex, [firing], [_claimed(firing)]))[0]
 
-    def owns(self, task_id: str, moment: datetime) -> bool:
-        """Whether that run is to be carried out here, by the node that this is now."""
-        own = self._owned.get((task_id, moment))
-        return own is not None and own.node_id == self.node.id
-
-    def disown(self, key: tuple[str, datetime]) -> None:
-        """A run that has not begun here is somebody else's."""
-        self._owned.pop(key, None)
-
-    def delivery_of(self, key: tuple[str, datetime]) -> Delivery:
-        """What holds for a run that is owned."""
-        return self._owned[key].delivery
-
     def may_have_to_wait(self, steps: Sequence[Step]) -> bool:
         """Whether these cannot simply be run."""
         once = Delivery.AT_MOST_ONCE
@@ -279,96 +240,6 @@ class Membership(Ledger):
 
     async def start(self, starts: Sequence[Start]) -> None:
         await self._starter.start(starts)
-
-    async def mark_started(self, keys: Sequence[tuple[str, datetime]]) -> set[tuple[str, datetime]]:
-        """Note in the store, before the first instruction of the user's, that runs begin.
-
-        May be repeated after an error: a run of this node's that is noted as begun is still its.
-
-        Returns:
-            Those that may begin. The others are somebody else's, and not owned any more.
-        """
-        node_id, refs = self.node.id, [self._owned[key].ref for key in keys]
-        answers: list[bool] = await self._ask(self._store.start_runs(node_id, refs))
-        begun = set()
-        for key, ref, may in zip(keys, refs, answers, strict=True):
-            own = self._owned.get(key)
-            if own is None or own.ref != ref:
-                continue  # taken over meanwhile, perhaps by the node that this has become
-            if may:
-                begun.add(key)
-            else:
-                del self._owned[key]
-        return begun
-
-    def adopt(self, run: OpenRun) -> bool:
-        """A run is carried out here from now on.
-
-        Returns:
-            Whether it has to be started: not if it goes on here already, begun by the node that
-            this scheduler was before it was taken for dead.
-        """
-        ref = run.ref
-        key = (ref.task_id, ref.scheduled_time)
-        goes_on = key in self._owned
-        self._owned[key] = _Own(self.node.id, ref, run.delivery)
-        return not goes_on
-
-    async def give_back(self, run: OpenRun) -> None:
-        """A run is not carried out here after all."""
-        self._owned.pop((run.ref.task_id, run.ref.scheduled_time), None)
-        await self._ask(self._store.release_runs(self.node.id, [run.ref]))
-
-    def known_runs(self) -> set[RunRef]:
-        """The runs that go on here, are being claimed, or whose outcome is still to be recorded."""
-        known = {own.ref for own in self._owned.values()}
-        known.update(self._claiming)
-        return known | self._outcomes.runs()
-
-    # Outcomes.
-
-    def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
-        """A run has ended here; its outcome is recorded as soon as possible."""
-        own = self._owned.pop((task_id, outcomes[0].run_time), None)
-        if own is None:
-            return
-        if self._is_to_be_released(own, outcomes):
-            self._outcomes.note_release(own.node_id, own.ref)
-        else:
-            end = RunEnd(own.ref, tuple(map(as_recorded, outcomes)))
-            self._outcomes.note_end(own.node_id, end)
-
-    def run_succeeded(self, task_id: str, run_time: datetime) -> None:
-        own = self._owned.pop((task_id, run_time), None)
-        if own is not None:
-            outcome = RunOutcome(run_time, RunState.SUCCEEDED)
-            self._outcomes.note_end(own.node_id, RunEnd(own.ref, (outcome,)))
-
-    def run_refused(self, task: Task, run_times: Sequence[datetime], error: Exception) -> None:
-        code = TASK_MAX_INSTANCES if isinstance(error, MaximumInstancesError) else TASK_ERROR
-        outcomes = [Outcome(code, moment, exception=error) for moment in run_times]
-        self.run_ended(str(task.id), outcomes)
-
-    def unknown_run_ended(self, task_id: str, code: int) -> None:
-        """The first run of a task has ended, by an executor that says no more than that."""
-        moments = sorted(moment for known, moment in self._owned if known == task_id)
-        if moments:
-            error = RuntimeError("The executor could not run it.") if code == TASK_ERROR else None
-            self.run_ended(task_id, [Outcome(code, moments[0], exception=error)])
-
-    def _is_to_be_released(self, own: _Own, outcomes: Sequence[Outcome]) -> bool:
-        """Whether a shutdown has cut it off, and somebody else is to run it again."""
-        return (
-            self._engine.state is SchedulerState.STATE_STOPPED
-            and own.delivery is Delivery.AT_LEAST_ONCE
-            and all(outcome.code == TASK_CANCELLED for outcome in outcomes)
-        )
-
-    async def flush(self) -> None:
-        """Record the outcomes that are not recorded yet."""
-        await self._outcomes.flush()
-
-    # History.
 
     async def get_runs(self, query: RunQuery) -> list[Run]:
         await self.flush()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -121,6 +122,7 @@ class Operations(Adding):
             except TaskLookupError:
                 continue
             lane.holds.release(task_id)
+            lane.ledger.task_deleted(task_id)
             self._tell(TASK_REMOVED, task_id, lane)
             return
         raise TaskLookupError(task_id, alias)
@@ -135,6 +137,7 @@ class Operations(Adding):
         else:
             for lane in engine.lanes_of(alias):
                 await lane.call(lane.store.remove_all_tasks())
+                lane.ledger.task_deleted(None)
         engine.dispatch(SchedulerEvent(code=ALL_TASKS_REMOVED, alias=alias))
 
     # Running.
@@ -219,4 +222,41 @@ class Operations(Adding):
         if not is_same_instant(firing.expected, following):
             task.next_run_time = following
             lane.wake_for(following)
+        return task
+
+    # Those that belong together.
+
+    async def each_tagged(
+        self,
+        tag: str,
+        alias: str | None,
+        change: Callable[[str, str | None], Awaitable[Task | None]],
+    ) -> list[Task]:
+        """Change each task with this tag; those that were. One that is gone is passed over."""
+        changed = []
+        for task in await self.all(alias):
+            if tag in task.tags:
+                with suppress(TaskLookupError):
+                    done = await change(str(task.id), task.store_alias)
+                    if done is not None:
+                        changed.append(done)
+        return changed
+
+    async def pause(self, task_id: str, alias: str | None) -> Task:
+        """Take a task's next run time."""
+        return await self.update(task_id, alias, {"next_run_time": None})
+
+    async def run_if_possible(self, task_id: str, alias: str | None) -> Task | None:
+        """Run a task now, unless as many runs go on as are allowed; None: they do."""
+        task, _ = await self.lookup(task_id, alias)
+        try:
+            await self.run(task_id, alias, force=True, remove_finished=True)
+        except MaximumInstancesError:
+            return None
+        return task
+
+    async def delete_known(self, task_id: str, alias: str | None) -> Task:
+        """Delete a task that can be read."""
+        task, _ = await self.lookup(task_id, alias)
+        await self.delete(task_id, alias)
         return task

@@ -6,8 +6,13 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from asyncz.enums import TaskScheduleState
-from asyncz.exceptions import AsynczException, TaskLookupError, TaskOptionError
+from asyncz.enums import RunState, TaskScheduleState
+from asyncz.exceptions import (
+    AsynczException,
+    RunLookupError,
+    TaskLookupError,
+    TaskOptionError,
+)
 from asyncz.runs.base import Run, RunQuery
 from asyncz.schedulers.engine import Declaration, Engine
 from asyncz.schedulers.lane import StoreLane
@@ -22,6 +27,9 @@ __all__ = ["Queries", "TaskRef"]
 
 TaskRef = Task | str
 
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+"""Seconds between two looks at a run that goes on elsewhere."""
 PAGE = 200
 """Snapshots that are shown with their last runs, each of which may cost the store a look."""
 
@@ -159,6 +167,55 @@ class Queries:
             found += await lane.ledger.get_runs(query)
         return query.select(found)
 
+    async def run_of(self, alias: str | None, run_id: str) -> tuple[StoreLane, Run]:
+        """The run of that id, and the lane of its store.
+
+        Raises:
+            RunLookupError: There is no record of it.
+        """
+        task_id, moment = _parts_of(run_id)
+        query = RunQuery(task_id, since=moment, until=moment)
+        for lane in self._engine.lanes_of(alias) if self._engine.stores_open else []:
+            for run in await lane.ledger.get_runs(query):
+                return lane, run
+        raise RunLookupError(run_id, alias)
+
+    async def cancel_run(self, alias: str | None, run_id: str, by: str) -> Run:
+        """Cancel a run, or have its worker do it; the run as it is then."""
+        lane, run = await self.run_of(alias, run_id)
+        if run.state is RunState.QUEUED:
+            raise TaskOptionError(
+                f"The run {run_id!r} waits behind an earlier one that the same call carries out; "
+                "cancel that one, and this one with it."
+            )
+        if run.state.is_open:
+            await lane.ledger.cancel_run(run.task_id, run.scheduled_time, by)
+            lane.announce()
+            _, run = await self.run_of(lane.alias, run_id)
+        return run
+
+    async def end_of_run(self, alias: str | None, run_id: str, timeout: float | None) -> Run:
+        """The run, once it has ended.
+
+        Raises:
+            TimeoutError: It has not, within that many seconds.
+            RunLookupError: There is no record of it.
+        """
+        engine = self._engine
+        clock = engine.clock
+        deadline = float("inf") if timeout is None else clock.monotonic() + timeout
+        lane, run = await self.run_of(alias, run_id)
+        pause = FIRST_PAUSE
+        while run.state.is_open:
+            left = deadline - clock.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"The run {run_id!r} has not ended within {timeout:g} s.")
+            # One that ends here is noticed at once; of others the store is asked.
+            await engine.until_a_run_ends(min(pause, left))
+            pause = min(1.5 * pause, LONGEST_PAUSE)
+            _, run = await self.run_of(lane.alias, run_id)
+        return run
+
     async def nodes(self) -> list[tuple[str, NodeRecord]]:
         """The schedulers of each store, as far as it answers, with its alias."""
         engine = self._engine
@@ -213,3 +270,16 @@ class Queries:
             for task in tasks
             if task is not None and task.trigger is not None and task.trigger.alias == "shutdown"
         ]
+
+
+def _parts_of(run_id: str) -> tuple[str, datetime]:
+    task_id, _, instant = str(run_id).rpartition("@")
+    try:
+        moment = datetime.fromisoformat(instant)
+    except ValueError:
+        moment = datetime.min
+    if not task_id or moment.tzinfo is None:
+        raise TaskOptionError(
+            f"A run's id is like 'task@2026-01-01T00:00:00+00:00', not {run_id!r}."
+        )
+    return task_id, moment

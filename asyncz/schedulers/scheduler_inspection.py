@@ -1,24 +1,16 @@
-"""The scheduler's public operations that look at schedulers and runs: each in both forms."""
+"""The scheduler's public operations that look at schedulers: each in both forms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-
-from asyncz.enums import NodeState, RunState, SchedulerState
-from asyncz.exceptions import TaskOptionError
-from asyncz.runs.base import Run, RunQuery
+from asyncz.enums import NodeState, SchedulerState
 from asyncz.schedulers.bridge import Bridge, blocking, on_engine
 from asyncz.schedulers.engine import Engine
 from asyncz.schedulers.inspection import SchedulerInfo, SchedulerInstanceInfo
 from asyncz.schedulers.operations import Operations
 from asyncz.stores.cluster import NodeRecord
-from asyncz.tasks.base import Task
 from asyncz.timezones import zone_name
 
 __all__ = ["SchedulerInspection"]
-
-MOST_RUNS = 10_000
 
 
 class SchedulerInspection:
@@ -27,43 +19,6 @@ class SchedulerInspection:
     _bridge: Bridge
     _engine: Engine
     _operations: Operations
-
-    @on_engine
-    async def aget_runs(
-        self,
-        task_id: Task | str | None = None,
-        store: str | None = None,
-        *,
-        state: RunState | str | Iterable[RunState | str] | None = None,
-        since: datetime | None = None,
-        limit: int = 100,
-    ) -> list[Run]:
-        """What became of the occurrences of tasks, the latest first.
-
-        Args:
-            task_id: Of this task; left out: of all.
-            store: A store's alias; left out: all stores are asked.
-            state: One state, or several; left out: any.
-            since: Scheduled at or after this instant (aware).
-            limit: At most so many, up to 10,000.
-
-        Raises:
-            TaskOptionError: There is no such state, `since` has no time zone, or `limit` is out
-                of range.
-        """
-        wanted: str | None
-        if isinstance(task_id, Task):
-            wanted, store = task_id.id, store or task_id.store_alias
-        else:
-            wanted = task_id
-        if since is not None and since.tzinfo is None:
-            raise TaskOptionError(f"since must have a time zone, {since!r} has none.")
-        if not 1 <= limit <= MOST_RUNS:
-            raise TaskOptionError(f"limit must be between 1 and {MOST_RUNS:,}, not {limit}.")
-        query = RunQuery(wanted, _states(state), since, limit)
-        return await self._operations.runs(store, query)
-
-    get_runs = blocking(aget_runs)
 
     @on_engine
     async def aget_scheduler_info(self) -> SchedulerInfo:
@@ -158,16 +113,3 @@ class SchedulerInspection:
             store_aliases=(alias,),
             running_task_count=record.running,
         )
-
-
-def _states(
-    state: RunState | str | Iterable[RunState | str] | None,
-) -> frozenset[RunState]:
-    if state is None:
-        return frozenset()
-    wanted: Sequence[str] = [state] if isinstance(state, str) else [*state]
-    try:
-        return frozenset(map(RunState, wanted))
-    except ValueError:
-        known = ", ".join(known.value for known in RunState)
-        raise TaskOptionError(f"state must be of these: {known}; not {state!r}.") from None

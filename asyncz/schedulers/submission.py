@@ -19,6 +19,7 @@ from asyncz.events.constants import (
 from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import BaseExecutor, format_traceback
 from asyncz.schedulers.planning import Missed
+from asyncz.schedulers.reactions import react_to_missed
 from asyncz.stores.cluster import OpenRun, RunRef
 from asyncz.tasks.base import Task
 
@@ -172,6 +173,7 @@ def report_missed(engine: Engine, task: Task, missed: Missed) -> None:
         last,
         task.mistrigger_grace_time,
     )
+    react_to_missed(engine, task, missed)
     if engine.events.mask & TASK_MISSED:
         engine.dispatch(
             TaskExecutionEvent(

@@ -30,9 +30,14 @@ class TaskInspection:
     _operations: Operations
 
     @on_engine
-    async def aget_tasks(self, store: str | None = None) -> list[Task]:
-        """The tasks, by next run time, paused last; before the start, those declared so far."""
-        return await self._operations.all(store)
+    async def aget_tasks(self, store: str | None = None, *, tag: str | None = None) -> list[Task]:
+        """The tasks, by next run time, paused last; before the start, those declared so far.
+
+        Args:
+            store: A store's alias.
+            tag: Only tasks with this tag.
+        """
+        return [t for t in await self._operations.all(store) if tag is None or tag in t.tags]
 
     get_tasks = blocking(aget_tasks)
 
@@ -81,6 +86,7 @@ class TaskInspection:
         descending: bool = False,
         limit: int | None = None,
         offset: int = 0,
+        tag: str | None = None,
     ) -> list[TaskInfo]:
         """Snapshots of tasks, filtered and sorted. Up to 200 of them have their `last_run`.
 
@@ -95,11 +101,14 @@ class TaskInspection:
             descending: The other way round.
             limit: At most so many, which is all that a store with a server then sends.
             offset: Leave out so many at the beginning.
+            tag: Only tasks with this tag. Every task is looked at for it.
 
         Raises:
             ValueError: `schedule_state` or `sort_by` is not one of these, or a number is negative.
         """
-        query = TaskQuery(schedule_state, executor, trigger, q, sort_by, descending, limit, offset)
+        query = TaskQuery(
+            schedule_state, executor, trigger, q, sort_by, descending, limit, offset, tag
+        )
         return (await self._operations.find(store, query)).infos
 
     get_task_infos = blocking(aget_task_infos)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from asyncz.enums import Delivery
 from asyncz.exceptions import TaskOptionError
+from asyncz.runs.policy import History, Retry
 from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.task_inspection import TaskInspection
 from asyncz.schedulers.transactions import joins_transaction
@@ -101,6 +102,14 @@ class TaskOperations(TaskInspection):
         replace_existing: bool = False,
         fn: Fn | str | None = None,
         connection: Any = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        tags: str | Iterable[str] | None = None,
+        on_success: Fn | str | None = None,
+        on_failure: Fn | str | None = None,
+        on_missed: Fn | str | None = None,
+        store_result: bool | None = None,
+        history: History | None = None,
         **trigger_args: Any,
     ) -> Task:
         """Add a task; without a function: return a decorator that adds what it decorates.
@@ -125,6 +134,10 @@ class TaskOperations(TaskInspection):
                 next run time stays, so a restart postpones nothing.
             connection: With a `SQLAlchemyStore`: an `AsyncConnection` or `AsyncSession`, whose
                 transaction the task is added in. It runs once that is committed, or never.
+            retry, timeout, tags: What is done about failures, seconds that a run may take, and
+                texts to name tasks by that belong together; see `Task`.
+            on_success, on_failure, on_missed: Called with the `Run` that has ended so.
+            store_result, history: Whether what it returns is kept, and for how long its runs are.
 
         Raises:
             TaskOptionError: An option is wrong. Nothing was changed.
@@ -138,7 +151,9 @@ class TaskOperations(TaskInspection):
             warnings.warn("fn is now called fn_or_task", DeprecationWarning, stacklevel=2)
             fn_or_task = fn
         given: dict[str, Any] = {"args": args, "kwargs": kwargs, "id": id, "name": name}
-        given |= {"store_alias": store, "executor": executor}
+        given |= {"store_alias": store, "executor": executor, "retry": retry, "timeout": timeout}
+        given |= {"tags": tags, "store_result": store_result, "history": history}
+        given |= {"on_success": on_success, "on_failure": on_failure, "on_missed": on_missed}
         options = {key: value for key, value in given.items() if value is not None}
         if trigger is not None or trigger_args or not isinstance(fn_or_task, Task):
             options["trigger"] = self.create_trigger(trigger, trigger_args)
@@ -285,3 +300,38 @@ class TaskOperations(TaskInspection):
         await self._operations.delete_all(store)
 
     remove_all_tasks = blocking(aremove_all_tasks)
+
+    # Those that belong together.
+
+    @on_engine
+    async def apause_tasks(self, tag: str, store: str | None = None) -> list[Task]:
+        """`pause_task` for each task with this tag. Returns those that are paused now."""
+        return await self._operations.each_tagged(tag, store, self._operations.pause)
+
+    pause_tasks = blocking(apause_tasks)
+
+    @on_engine
+    async def aresume_tasks(self, tag: str, store: str | None = None) -> list[Task]:
+        """`resume_task` for each task with this tag. Returns those that run again."""
+        return await self._operations.each_tagged(tag, store, self._operations.resume)
+
+    resume_tasks = blocking(aresume_tasks)
+
+    @on_engine
+    async def arun_tasks(self, tag: str, store: str | None = None) -> list[Task]:
+        """`run_task` for each task with this tag.
+
+        Returns:
+            Those that were started, as they were before. One that goes on as often as its
+            `max_instances` allows is passed over; `TASK_MAX_INSTANCES` tells of it.
+        """
+        return await self._operations.each_tagged(tag, store, self._operations.run_if_possible)
+
+    run_tasks = blocking(arun_tasks)
+
+    @on_engine
+    async def adelete_tasks(self, tag: str, store: str | None = None) -> list[Task]:
+        """`delete_task` for each task with this tag. Returns those that were deleted."""
+        return await self._operations.each_tagged(tag, store, self._operations.delete_known)
+
+    delete_tasks = blocking(adelete_tasks)

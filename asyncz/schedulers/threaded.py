@@ -11,7 +11,7 @@ from typing import Any, Self
 from asyncz.clock import SystemClock
 from asyncz.enums import SchedulerState
 from asyncz.exceptions import ConfigurationError
-from asyncz.executors.tracking import CURRENT_RUN
+from asyncz.runs.current import CURRENT_RUN
 from asyncz.schedulers.base import BaseScheduler
 from asyncz.schedulers.engine_thread import JOIN_TIME, EngineThread
 from asyncz.schedulers.transition import Transition

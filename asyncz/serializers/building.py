@@ -24,7 +24,7 @@ from asyncz.triggers import BaseTrigger, load_trigger
 from asyncz.triggers.combining import CombinationTrigger
 from asyncz.triggers.registry import TRIGGER_TYPES
 
-__all__ = ["PLAIN_FIELDS", "VERSION", "TaskBuilder"]
+__all__ = ["PLAIN_FIELDS", "RARE_FIELDS", "REACTIONS", "VERSION", "TaskBuilder"]
 
 VERSION = 1
 
@@ -40,10 +40,15 @@ SPECIAL_FIELDS = {
     "submitted",
     "trigger",
 }
-PLAIN_FIELDS = tuple(name for name in Task.model_fields if name not in SPECIAL_FIELDS)
+REACTIONS = ("on_success", "on_failure", "on_missed")
+RARE_FIELDS = ("retry", "timeout", "tags", "store_result", "history", *REACTIONS)
+"""The fields that most tasks have at their defaults, and that stand in the record otherwise."""
+PLAIN_FIELDS = tuple(
+    name for name in Task.model_fields if name not in SPECIAL_FIELDS and name not in RARE_FIELDS
+)
 """The fields that are JSON values already and stand in the record under their own names."""
-OPTIONS = tuple(name for name in PLAIN_FIELDS if name not in ("id", "name"))
-"""Those of them that many tasks have in common."""
+OPTIONS = tuple(name for name in (*PLAIN_FIELDS, *RARE_FIELDS) if name not in ("id", "name"))
+"""Those that many tasks have in common."""
 
 BLANK: dict[str, Any] = {
     name: None for name in (*SPECIAL_FIELDS, "id", "name") if name not in ("pending", "submitted")
@@ -96,11 +101,11 @@ class TaskBuilder:
         }
         name = record.get("name")
         if not name or not isinstance(name, str):
-            return self._build_anew(record, fn, reference, values)
+            return self._build_anew(record, fn, reference, values, host)
         text = repr([record.get(option, ...) for option in OPTIONS])
         known = self._options.get(text)
         if known is None:
-            task = self._build_anew(record, fn, reference, values)
+            task = self._build_anew(record, fn, reference, values, host)
             _remember(self._options, text, task.field_values() | BLANK)
             return task
         check_arguments(fn, args, kwargs)
@@ -108,9 +113,18 @@ class TaskBuilder:
         return Task.of_checked(known | values)
 
     def _build_anew(
-        self, record: Record, fn: Callable[..., Any], reference: str, values: dict[str, Any]
+        self,
+        record: Record,
+        fn: Callable[..., Any],
+        reference: str,
+        values: dict[str, Any],
+        host: RecordHost,
     ) -> Task:
-        plain = {name: record[name] for name in PLAIN_FIELDS if name in record}
+        plain = {name: record[name] for name in (*PLAIN_FIELDS, *RARE_FIELDS) if name in record}
+        for name in REACTIONS:
+            if name in plain:
+                named = _require(record, name, str)
+                plain[name] = self._references.resolve(named, host.clock.monotonic())
         task = Task(fn, **plain, **values, pending=False, submitted=True)
         task.fn_reference = reference
         task.settle_options()

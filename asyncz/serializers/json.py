@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from pydantic import BaseModel
 
 from asyncz.exceptions import (
     SerializationError,
@@ -14,7 +16,13 @@ from asyncz.exceptions import (
 )
 from asyncz.serializers.annotated import encode_arguments
 from asyncz.serializers.base import Record, RecordHost
-from asyncz.serializers.building import PLAIN_FIELDS, VERSION, TaskBuilder
+from asyncz.serializers.building import (
+    PLAIN_FIELDS,
+    RARE_FIELDS,
+    REACTIONS,
+    VERSION,
+    TaskBuilder,
+)
 from asyncz.serializers.envelope import KEY_VARIABLE, is_encrypted
 from asyncz.serializers.instants import from_microseconds, to_microseconds
 from asyncz.serializers.references import CallableReferences, ReferenceRefusedError
@@ -24,6 +32,7 @@ from asyncz.triggers import BaseTrigger
 
 __all__ = ["DEFAULT_MAX_PAYLOAD", "JSONSerializer", "from_microseconds", "to_microseconds"]
 
+RARE = tuple((name, Task.model_fields[name].default) for name in RARE_FIELDS)
 DEFAULT_MAX_PAYLOAD = 2 * 1024 * 1024
 """Room for 1 MiB of arguments, also when they are bytes, which take a third more as text."""
 
@@ -67,6 +76,9 @@ class JSONSerializer:
         assert task.fn is not None  # noqa: S101  # it has a reference
         record: Record = {"v": VERSION, "fn": reference}
         record.update((name, getattr(task, name)) for name in PLAIN_FIELDS)
+        for name, usual in RARE:
+            if (value := getattr(task, name)) is not usual and value != usual:
+                record[name] = self._rare(task, name, value)
         moment = task.next_run_time
         record["next_run_time"] = to_microseconds(moment) if moment is not None else None
         try:
@@ -124,11 +136,24 @@ class JSONSerializer:
             raise UnreadableRecordError("The record is not a JSON object.")
         return record
 
+    def _rare(self, task: Task, name: str, value: Any) -> Any:
+        if name in REACTIONS:
+            return self._checked_reference(task, value, reference_to(value))
+        if not isinstance(value, BaseModel):
+            return list(value) if isinstance(value, tuple) else value
+        try:
+            return value.model_dump(mode="json")
+        except ValueError as exc:
+            why = str(exc).rpartition("Error calling function")[0] or str(exc)
+            raise SerializationError(f"Task {task.id!r}: its {name}: {why}") from None
+
     def _reference_of(self, task: Task) -> str:
         fn = task.fn
         if fn is None:
             raise SerializationError(f"Task {task.id!r} has no callable; give it fn.")
-        reference = task.fn_reference or reference_to(fn)
+        return self._checked_reference(task, fn, task.fn_reference or reference_to(fn))
+
+    def _checked_reference(self, task: Task, fn: Callable[..., Any], reference: str | None) -> str:
         if reference is None:
             raise TransientTaskError(
                 f"Task {task.id!r}: {callable_name(fn)} cannot be found again by a name, so a "

@@ -286,7 +286,7 @@ class RecordStore(SerializingStore):
 
     async def find_tasks(self, query: TaskQuery, exclude: Set[str] = NO_IDS) -> FoundTasks:
         found = None
-        if not self.keeps_secret and query.schedule_state not in ("quarantined", "pending"):
+        if not self.keeps_secret and query.is_for_a_server:
             found = await self._find(query, {self.key_of(task_id) for task_id in exclude})
         if found is not None:
             rows, total = found

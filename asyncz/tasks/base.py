@@ -20,6 +20,7 @@ from pydantic import (
 
 from asyncz.enums import Delivery, TaskScheduleState
 from asyncz.exceptions import SchedulerNotRunningError, TaskOptionError
+from asyncz.runs.policy import History, Retry
 from asyncz.tasks.callables import (
     callable_name,
     check_arguments,
@@ -60,6 +61,10 @@ class TaskHost(Protocol):
     def delete_task(self, task_id: Any, store: str | None = ...) -> None: ...
 
 
+MOST_OF_A_TAG = 100
+"""Characters."""
+
+
 def _positional(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
         raise ValueError("give a list or tuple of arguments, not a single value")
@@ -82,6 +87,22 @@ def _instant(value: Any) -> Any:
     return moment
 
 
+def _tags(value: Any) -> Any:
+    several = [value] if isinstance(value, str) else value
+    if not hasattr(several, "__iter__") or not all(isinstance(tag, str) for tag in several):
+        raise ValueError("give texts")
+    if not all(0 < len(tag) <= MOST_OF_A_TAG for tag in several):
+        raise ValueError(f"a tag has 1 to {MOST_OF_A_TAG} characters")
+    return tuple(sorted(set(several)))
+
+
+def _reaction(value: Any) -> Any:
+    return resolve_reference(value) if isinstance(value, str) else value
+
+
+Reaction = Annotated[Callable[..., Any], BeforeValidator(_reaction)]
+
+
 class Task(BaseModel):
     """A callable, its arguments, its schedule, and the limits it runs under.
 
@@ -101,6 +122,14 @@ class Task(BaseModel):
         delivery: Whether a run whose worker is killed is started again (`at_least_once`) or,
             once it may have been started, is not (`at_most_once`).
         next_run_time: Aware. The first run, whatever the trigger says; None: paused.
+        retry: Whether and when a run that failed is tried again.
+        timeout: Seconds that a run may take, each attempt by itself.
+        tags: Texts to name tasks by that belong together.
+        on_success, on_failure, on_missed: Called with the `Run` once it has ended so: coroutine
+            functions on the app's loop, others in a thread. `on_failure` not for an attempt that
+            is followed by another. For a persistent store, importable like `fn`.
+        store_result: Whether what it returns is kept with its run.
+        history: How long the records of its runs are kept; None: as the scheduler says.
         scheduler: Set by the scheduler, or given to a decorator.
 
     Raises:
@@ -125,6 +154,14 @@ class Task(BaseModel):
     max_instances: Annotated[int, Field(strict=True, ge=1)] = 1
     next_run_time: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
     delivery: Delivery = Delivery.AT_LEAST_ONCE
+    retry: Retry | None = None
+    timeout: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    tags: Annotated[tuple[str, ...], BeforeValidator(_tags)] = ()
+    on_success: Reaction | None = Field(default=None, repr=False)
+    on_failure: Reaction | None = Field(default=None, repr=False)
+    on_missed: Reaction | None = Field(default=None, repr=False)
+    store_result: StrictBool = True
+    history: History | None = None
     scheduler: Any = Field(default=None, repr=False, exclude=True)
     pending: bool = True
     submitted: bool = False
@@ -187,6 +224,11 @@ class Task(BaseModel):
         if self.next_run_time is None:
             return TaskScheduleState.PAUSED
         return TaskScheduleState.SCHEDULED
+
+    @property
+    def has_reactions(self) -> bool:
+        """Whether something is to be called when its runs end."""
+        return not (self.on_success is self.on_failure is self.on_missed is None)
 
     def settle_options(self) -> None:
         """Forget which options were given and which are defaults: all of them now count.
@@ -311,6 +353,8 @@ class Task(BaseModel):
             pending=self.pending,
             paused=self.paused,
             submitted=self.submitted,
+            tags=self.tags,
+            timeout=self.timeout,
             args=self.args,
             kwargs=dict(self.kwargs),
         )

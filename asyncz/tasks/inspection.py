@@ -40,6 +40,8 @@ class TaskInfo(BaseModel):
     pending: bool
     paused: bool
     submitted: bool
+    tags: tuple[str, ...] = ()
+    timeout: float | None = None
     args: tuple[Any, ...] = Field(default=(), repr=False)
     kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     error: str | None = None

@@ -120,6 +120,7 @@ class TaskQuery:
         descending: The other way round.
         limit: At most so many; None: all.
         offset: Leave out so many at the beginning.
+        tag: One of the task's tags.
 
     Raises:
         ValueError: The state or the order is not one there is, or the page is none; the message
@@ -136,6 +137,7 @@ class TaskQuery:
         descending: bool = False,
         limit: int | None = None,
         offset: int = 0,
+        tag: str | None = None,
     ) -> None:
         if sort_by not in SORTERS:
             raise ValueError(f"sort_by must be one of {', '.join(SORTERS)}, not {sort_by!r}.")
@@ -147,13 +149,22 @@ class TaskQuery:
         self.descending = descending
         self.limit = None if limit is None else _count("limit", limit)
         self.offset = _count("offset", offset)
+        self.tag = tag or None
 
     def up_to_page(self) -> TaskQuery:
         """The same query for this page and all before it: what each of several stores is asked."""
         return TaskQuery(
             self.schedule_state, self.executor, self.trigger, self.needle, self.sort_by,
-            self.descending, None if self.limit is None else self.limit + self.offset,
+            self.descending, None if self.limit is None else self.limit + self.offset, 0, self.tag,
         )  # fmt: skip
+
+    @property
+    def is_for_a_server(self) -> bool:
+        """Whether a store can ask its server: about states and tags that does not know."""
+        return self.tag is None and self.schedule_state not in (
+            TaskScheduleState.QUARANTINED,
+            TaskScheduleState.PENDING,
+        )
 
     def select(self, infos: Iterable[TaskInfo]) -> FoundTasks:
         """The page of those that are wanted, and how many are.
@@ -191,6 +202,7 @@ class TaskQuery:
                 self.trigger is None
                 or self.trigger in (low(info.trigger_alias), low(info.trigger_name))
             )
+            and (self.tag is None or self.tag in info.tags)
             and (not self.needle or any(self.needle in text for text in _texts(info)))
         )
 

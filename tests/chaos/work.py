@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from random import randint, random
 
-from asyncz.executors.tracking import CURRENT_RUN
+from asyncz.runs.current import CURRENT_RUN
 
 from .journal import Journal
 

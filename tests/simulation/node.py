@@ -17,7 +17,7 @@ from asyncz.clock import ClockUser, Timer
 from asyncz.enums import SchedulerState
 from asyncz.exceptions import AsynczException
 from asyncz.executors.asyncio import AsyncIOExecutor
-from asyncz.executors.tracking import CURRENT_RUN
+from asyncz.runs.current import CURRENT_RUN
 from asyncz.schedulers import caretaker, handover, membership
 from asyncz.schedulers.heartbeat import Heartbeat
 from asyncz.stores.cluster import Node

@@ -1,0 +1,116 @@
+"""A run while it goes on: where it is, what it says, when its time is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from asyncz.clock import Timer
+from asyncz.events.constants import TASK_CANCELLED
+from asyncz.executors.base import ExecutorHost, Outcome
+from asyncz.executors.calls import timed_out
+from asyncz.runs.current import CurrentRun
+from asyncz.tasks.base import Task
+
+__all__ = ["Going"]
+
+
+class Going:
+    """A run while it goes on.
+
+    Args:
+        task: What it is a run of.
+        run_times: Those it stands for, oldest first.
+        handle: The asyncio task or future it is carried out by.
+        host: The scheduler; None: nobody is to be told anything.
+    """
+
+    __slots__ = (
+        "_cut", "_loop", "_timer", "at", "cut_after", "done", "handle", "host",
+        "is_let_go", "run_times", "said",
+        "task",
+    )  # fmt: skip
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(
+        self,
+        task: Task,
+        run_times: Sequence[datetime],
+        handle: Any = None,
+        host: ExecutorHost | None = None,
+    ) -> None:
+        self.task = task
+        self.run_times = run_times
+        self.handle = handle
+        self.host = host
+        self.at = run_times[0]
+        self.said: CurrentRun | None = None
+        self.is_let_go = False
+        """Whether it has ended for the scheduler, and its thread is to begin no further one."""
+        self.done: tuple[Outcome, ...] = ()
+        self.cut_after: float | None = None
+        """Seconds of its timeout, once they are over for the run time that it is at."""
+        self._cut: Callable[[Going], None] | None = None
+        self._timer: Timer | None = None
+
+    @property
+    def current(self) -> CurrentRun:
+        """The run as its own code sees it."""
+        if self.said is None or self.said.scheduled_time is not self.at:
+            task, host = self.task, self.host
+            task_id, store, head = str(task.id), task.store_alias, self.run_times[0]
+            attempt = 1 if host is None else host.attempt_of(store, task_id, head)
+            self.said = CurrentRun(task_id, store, self.at, attempt, self._tell)
+        return self.said
+
+    def _tell(self, run: CurrentRun) -> None:
+        if self.host is not None:
+            self.host.run_says(self.task, self.run_times[0], run)
+
+    # Its run times, one after the other, in whatever thread it goes on.
+
+    def begin(self, run_time: datetime) -> None:
+        """The function is about to be called for this one."""
+        self.at = run_time
+        if self._cut is not None:
+            self._loop.call_soon_threadsafe(self.arm)
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """What it has said goes with its outcome; one that was cut off for its time has failed."""
+        if outcome.code == TASK_CANCELLED and self.cut_after is not None:
+            outcome = timed_out(outcome.run_time, self.cut_after, "it was cancelled")
+            self.cut_after = None
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+        said = self.said
+        if said is not None and said.scheduled_time is self.at and (notes := said.notes()):
+            outcome = outcome._replace(notes=notes)
+        self.done += (outcome,)
+        return outcome
+
+    # Its time, on the engine's loop.
+
+    def limit(self, loop: asyncio.AbstractEventLoop, cut: Callable[[Going], None]) -> None:
+        """Have it cut off when it takes longer than its task's timeout, once `arm` was called."""
+        if self.task.timeout is not None:
+            self._loop, self._cut = loop, cut
+
+    def arm(self, times: int = 1) -> None:
+        """From now on it may take that long, or so many times that."""
+        timeout, cut, host = self.task.timeout, self._cut, self.host
+        self.disarm()
+        if cut is not None and timeout is not None and host is not None:
+            self._timer = host.clock.call_later(self._loop, timeout * times, lambda: cut(self))
+
+    def disarm(self) -> None:
+        """It may take as long as it wants."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def left(self) -> None:
+        """It has ended."""
+        self._cut = None
+        self.disarm()

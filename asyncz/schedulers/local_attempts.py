@@ -1,0 +1,104 @@
+"""Further attempts at runs of a store that this scheduler has for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncz.enums import RunKind
+from asyncz.schedulers.submission import submit
+from asyncz.stores.cluster import RunOutcome
+from asyncz.tasks.base import Task
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.engine import Engine
+
+__all__ = ["LocalAttempts", "Waiting"]
+
+
+class Waiting(NamedTuple):
+    """A run that failed and waits for its next attempt.
+
+    Args:
+        task: What is to be tried again. It has no grace time: it was in time the first time.
+        kind, since: As it was claimed.
+        attempt: Which has failed, counted from 1.
+        said: How.
+        retry_at: When it is tried again.
+    """
+
+    task: Task
+    kind: RunKind
+    since: datetime
+    attempt: int
+    said: RunOutcome
+    retry_at: datetime
+
+    @property
+    def key(self) -> tuple[str, datetime]:
+        """Names the run."""
+        return str(self.task.id), self.said.scheduled_time
+
+
+class LocalAttempts:
+    """The runs that wait for another attempt.
+
+    Args:
+        engine: Whose.
+        begin: Takes note that a run goes on again.
+    """
+
+    def __init__(self, engine: Engine, begin: Callable[[Waiting], None]) -> None:
+        self._engine = engine
+        self._begin = begin
+        self._waiting: dict[tuple[str, datetime], Waiting] = {}
+        self._numbers: dict[tuple[str, datetime], int] = {}
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(list(self._waiting.values()))
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When the first of them is tried again."""
+        return min((waiting.retry_at for waiting in self._waiting.values()), default=None)
+
+    def number_of(self, key: tuple[str, datetime]) -> int:
+        """Which attempt at a run goes on."""
+        return self._numbers.get(key, 1)
+
+    def wait(
+        self, task: Task, kind: RunKind, since: datetime, attempt: int, said: RunOutcome
+    ) -> None:
+        """A run has failed, and is to be tried again."""
+        again = task
+        if task.mistrigger_grace_time is not None:
+            again = Task.of_checked({**task.field_values(), "mistrigger_grace_time": None})
+        retry_at = said.retry_at
+        if retry_at is not None:
+            waiting = Waiting(again, kind, since, attempt, said, retry_at)
+            self._waiting[waiting.key] = waiting
+
+    def ended(self, key: tuple[str, datetime]) -> None:
+        """A run has ended, or one attempt at it."""
+        self._numbers.pop(key, None)
+
+    def take_out(self, key: tuple[str, datetime]) -> Waiting | None:
+        """A run does not wait any more; None: it did not."""
+        return self._waiting.pop(key, None)
+
+    def try_again(self, now: datetime) -> None:
+        """Begin the attempts that are due, as far as `max_instances` allows."""
+        engine = self._engine
+        for key, waiting in list(self._waiting.items()):
+            task = waiting.task
+            busy = engine.instances.get((task.store_alias, key[0]), 0)
+            if waiting.retry_at > now or busy >= task.max_instances or not engine.is_claiming:
+                continue
+            executor = engine.executors.get(str(task.executor))
+            if executor is None:  # it was taken out; there may be another one soon
+                continue
+            del self._waiting[key]
+            self._numbers[key] = waiting.attempt + 1
+            self._begin(waiting)
+            submit(engine, executor, task, [key[1]], 0)
