@@ -133,6 +133,9 @@ def readable_notes(notes: Any) -> dict[str, Any]:
     """Those of a run's notes, as a store has kept them, that are what they should be."""
     if not isinstance(notes, Mapping):
         return {}
-    return {
+    readable = {
         name: notes[name] for name, fits in NOTES.items() if name in notes and fits(notes[name])
     }
+    if "log" in readable:
+        readable["log"] = tuple(readable["log"])
+    return readable

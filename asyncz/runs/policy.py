@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -37,6 +37,7 @@ def _name(kind: Any) -> str:
     raise ValueError(f"give exception classes, not {kind!r}")
 
 
+ExceptionKinds = type[BaseException] | str | Iterable[type[BaseException] | str]
 Kinds = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
@@ -66,6 +67,17 @@ class Retry(BaseModel):
     ] = Backoff()
     on: Kinds = ("builtins:Exception",)
     give_up_on: Kinds = ()
+
+    if TYPE_CHECKING:  # what may be given is more than what the fields hold
+
+        def __init__(
+            self,
+            *,
+            attempts: int | None = 3,
+            wait: float | Backoff | Mapping[str, Any] | Callable[..., Any] = ...,
+            on: ExceptionKinds = Exception,
+            give_up_on: ExceptionKinds = (),
+        ) -> None: ...
 
     def seconds_after(self, attempt: int, error: BaseException | None) -> float | None:
         """Seconds until the next attempt after one has failed; None: that was the last.

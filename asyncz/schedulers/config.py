@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from asyncz.clock import Clock, SystemClock
 from asyncz.exceptions import ConfigurationError
+from asyncz.runs.policy import History
 from asyncz.tasks.base import DEFAULT_GRACE_TIME
 from asyncz.timezones import as_timezone
 
@@ -88,6 +89,7 @@ class SchedulerOptions(BaseModel):
         max_catchup: How many run times of a backlog are run at most.
         lease: Seconds after which a scheduler that was not heard of is taken for dead, and its
             runs are taken over by others that share its store.
+        history: How long the records of runs are kept, of tasks that do not say.
         poll_interval: Seconds between looks at a store that others may change, at most.
         lock_path: Of the schedulers with the same path, on one machine, only one is active.
         startup_delay: Seconds that tasks declared before the start wait, with a `lock_path`.
@@ -113,6 +115,7 @@ class SchedulerOptions(BaseModel):
     max_catchup: Annotated[int, Field(ge=1, le=10_000)] = 100
     lease: Annotated[float, Field(ge=0.5, le=86_400)] = 30.0
     poll_interval: Annotated[float, Field(ge=0.01, le=3_600)] = 1.0
+    history: History = History()
     lock_path: str | os.PathLike[str] | None = None
     startup_delay: Seconds = 1.0
     isolated_event_loop: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,7 @@ class Waiting(NamedTuple):
     """A run that failed and waits for its next attempt.
 
     Args:
-        task: What is to be tried again. It has no grace time: it was in time the first time.
+        task: As it was when it failed.
         kind, since: As it was claimed.
         attempt: Which has failed, counted from 1.
         said: How.
@@ -71,12 +71,9 @@ class LocalAttempts:
         self, task: Task, kind: RunKind, since: datetime, attempt: int, said: RunOutcome
     ) -> None:
         """A run has failed, and is to be tried again."""
-        again = task
-        if task.mistrigger_grace_time is not None:
-            again = Task.of_checked({**task.field_values(), "mistrigger_grace_time": None})
         retry_at = said.retry_at
         if retry_at is not None:
-            waiting = Waiting(again, kind, since, attempt, said, retry_at)
+            waiting = Waiting(task, kind, since, attempt, said, retry_at)
             self._waiting[waiting.key] = waiting
 
     def ended(self, key: tuple[str, datetime]) -> None:
@@ -87,13 +84,24 @@ class LocalAttempts:
         """A run does not wait any more; None: it did not."""
         return self._waiting.pop(key, None)
 
-    def try_again(self, now: datetime) -> None:
-        """Begin the attempts that are due, as far as `max_instances` allows."""
+    async def try_again(
+        self, now: datetime, lookup: Callable[[str], Awaitable[Task | None]]
+    ) -> None:
+        """Begin the attempts that are due, as far as `max_instances` allows.
+
+        Args:
+            now: The time.
+            lookup: Finds a task as it is now; None: it is not in the store any more.
+        """
         engine = self._engine
-        for key, waiting in list(self._waiting.items()):
-            task = waiting.task
+        due = [waiting for waiting in self._waiting.values() if waiting.retry_at <= now]
+        for waiting in due:
+            key = waiting.key
+            found = await lookup(key[0])
+            task = _without_grace(found or waiting.task)
             busy = engine.instances.get((task.store_alias, key[0]), 0)
-            if waiting.retry_at > now or busy >= task.max_instances or not engine.is_claiming:
+            is_free = busy < task.max_instances and engine.is_claiming
+            if not is_free or self._waiting.get(key) is not waiting:
                 continue
             executor = engine.executors.get(str(task.executor))
             if executor is None:  # it was taken out; there may be another one soon
@@ -102,3 +110,10 @@ class LocalAttempts:
             self._numbers[key] = waiting.attempt + 1
             self._begin(waiting)
             submit(engine, executor, task, [key[1]], 0)
+
+
+def _without_grace(task: Task) -> Task:
+    """The run was in time the first time."""
+    if task.mistrigger_grace_time is None:
+        return task
+    return Task.of_checked({**task.field_values(), "mistrigger_grace_time": None})

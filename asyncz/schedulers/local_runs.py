@@ -203,7 +203,9 @@ class LocalRuns(Ledger):
         return self._attempts.next_at
 
     async def try_again(self) -> None:
-        self._attempts.try_again(self._now())
+        await self._attempts.try_again(
+            self._now(), lambda task_id: self._ask(self._store.lookup_task(task_id))
+        )
 
     def attempt_of(self, task_id: str, head: datetime) -> int:
         return self._attempts.number_of((task_id, head))

@@ -14,6 +14,7 @@ from asyncz.runs.current import CurrentRun
 from asyncz.schedulers.accounts import as_recorded
 from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.outcomes import Outcomes
+from asyncz.schedulers.pruning import Pruner
 from asyncz.schedulers.sayings import Sayings
 from asyncz.schedulers.store_time import StoreTime
 from asyncz.stores.cluster import ClusterStore, Node, OpenRun, RunEnd, RunOutcome, RunRef
@@ -66,6 +67,7 @@ class OwnRuns(Ledger):
         self._cancelled_by: dict[RunKey, str] = {}
         self._outcomes = Outcomes(engine, alias, store, ask)
         self._sayings = Sayings(engine, alias, self._note)
+        self._pruner = Pruner(engine, alias, store, ask, self.now)
         self._time = StoreTime(engine.clock)
         self._claiming: tuple[RunRef, ...] = ()
         self.attend_at: datetime | None = None
@@ -204,6 +206,7 @@ class OwnRuns(Ledger):
         now = self.now()
         said = tuple([as_recorded(outcome, now, by) for outcome in outcomes])
         self._outcomes.note_end(own.node_id, RunEnd(own.ref, said))
+        self._pruner.note(own.task)
         for outcome in said:
             if outcome.retry_at is not None:
                 self._expect(outcome.retry_at)
@@ -218,6 +221,7 @@ class OwnRuns(Ledger):
         if own is not None:
             outcome = RunOutcome(run_time, RunState.SUCCEEDED)
             self._outcomes.note_end(own.node_id, RunEnd(own.ref, (outcome,)))
+            self._pruner.note(own.task)
             if self._cancelled_by:
                 self._cancelled_by.pop((task_id, run_time), None)
 

@@ -1,0 +1,145 @@
+"""What the tasks of these tests do. A persistent store finds them here by their names."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from threading import Event
+from typing import Any
+
+from asyncz import RetryAfter, Run, Skip, current_run
+from asyncz.testing import VirtualClock
+
+__all__ = ["ATTEMPTS", "KEYS", "REACTIONS", "forget"]
+
+ATTEMPTS: Counter[str] = Counter()
+KEYS: list[tuple[str, int, str]] = []
+"""Of each call: the task, the attempt, and the key for services that do a thing once."""
+REACTIONS: list[tuple[str, Run]] = []
+CLOCKS: list[VirtualClock] = []
+LET_GO = Event()
+
+
+def forget(clock: VirtualClock) -> None:
+    """Begin anew, on this clock."""
+    ATTEMPTS.clear()
+    KEYS.clear()
+    REACTIONS.clear()
+    CLOCKS[:] = [clock]
+    LET_GO.clear()
+
+
+def note() -> int:
+    """Which call of this task it is, by what is counted here."""
+    run = current_run()
+    ATTEMPTS[run.task_id] += 1
+    KEYS.append((run.task_id, run.attempt, run.idempotency_key))
+    return ATTEMPTS[run.task_id]
+
+
+async def fails(times: int) -> str:
+    """Fails so often, then goes well."""
+    if note() <= times:
+        raise ConnectionError("on purpose")
+    return "done"
+
+
+def fails_in_a_thread(times: int) -> str:
+    """Likewise."""
+    if note() <= times:
+        raise ConnectionError("on purpose")
+    return "done"
+
+
+async def refuses() -> None:
+    """Fails for another reason."""
+    note()
+    raise ValueError("on purpose")
+
+
+async def asks(times: int, seconds: float) -> None:
+    """Asks to be tried again so often."""
+    if note() <= times:
+        raise RetryAfter(seconds, "not ready yet")
+
+
+async def skips() -> None:
+    """Has nothing to do."""
+    note()
+    raise Skip("nothing there")
+
+
+async def takes(seconds: float) -> str:
+    """Takes so long by the clock of the test."""
+    note()
+    await CLOCKS[0].sleep(seconds)
+    return "done"
+
+
+async def never_ends() -> None:
+    """Until it is cut off."""
+    note()
+    await asyncio.Event().wait()
+
+
+async def holds_on_once() -> None:
+    """The first call never ends; the others do at once."""
+    if note() == 1:
+        await asyncio.Event().wait()
+
+
+def blocks() -> None:
+    """A thread that waits until the test lets it go."""
+    note()
+    LET_GO.wait(20)
+
+
+def sleeps(seconds: float) -> int:
+    """By the clock of the machine."""
+    time.sleep(seconds)
+    return current_run().attempt
+
+
+async def says() -> None:
+    """Says how far it is, and waits for a while."""
+    run = current_run()
+    run.progress(0.4, "page 3 of 7")
+    run.log("first")
+    run.log("second")
+    await CLOCKS[0].sleep(10)
+    run.progress(1)
+
+
+def says_in_a_process() -> str:
+    """What it says comes back with its outcome."""
+    run = current_run()
+    run.progress(0.5)
+    run.log("from there")
+    return f"{run.task_id} {run.attempt} {run.idempotency_key}"
+
+
+async def returns(value: Any) -> Any:
+    """Returns what it is given."""
+    return value
+
+
+async def returns_a_set() -> Any:
+    """Nothing that JSON has."""
+    return {1}
+
+
+async def notice(run: Run) -> None:
+    """A coroutine function that is called when a run has ended."""
+    REACTIONS.append(("coroutine", run))
+
+
+def notice_in_a_thread(run: Run) -> None:
+    """A plain one."""
+    REACTIONS.append(("thread", run))
+
+
+def notice_and_fail(run: Run) -> None:
+    """One that fails."""
+    REACTIONS.append(("failing", run))
+    raise ValueError("on purpose")

@@ -1,0 +1,121 @@
+"""What a task wants to have called when its runs have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from asyncz import NativeAsyncIOScheduler, Retry, RunState
+from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED
+from asyncz.exceptions import TransientTaskError
+from asyncz.testing import VirtualClock
+
+from . import jobs
+from .conftest import MakeScheduler
+from .places import PERSISTENT
+from .test_attempts import START, after
+
+
+async def test_success_and_failure_are_told(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    both: Any = {"on_success": jobs.notice, "on_failure": jobs.notice_in_a_thread}
+    await scheduler.aadd_task(jobs.returns, args=[{"n": 1}], id="good", **both)
+    await scheduler.aadd_task(jobs.refuses, id="bad", **both)
+    await clock.advance(seconds=1)
+    await settled(2)
+    told = {run.task_id: (how, run) for how, run in jobs.REACTIONS}
+    how, run = told["good"]
+    assert (how, run.state, run.result) == ("coroutine", RunState.SUCCEEDED, {"n": 1})
+    how, run = told["bad"]
+    assert (how, run.state, run.error) == ("thread", RunState.FAILED, "ValueError: on purpose")
+    assert (run.scheduled_time, run.store_alias) == (START, "default")
+
+
+async def settled(count: int) -> None:
+    """Wait for reactions in threads."""
+    async with asyncio.timeout(20):
+        while len(jobs.REACTIONS) < count:
+            await asyncio.sleep(0.005)
+
+
+async def test_failure_is_told_when_there_is_no_other_attempt(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    policy = Retry(attempts=3, wait=1)
+    await scheduler.aadd_task(jobs.fails, args=[9], id="a", retry=policy, on_failure=jobs.notice)
+    await clock.advance(seconds=1.5)
+    assert jobs.REACTIONS == []
+    await clock.advance(seconds=2)
+    ((_, run),) = jobs.REACTIONS
+    assert (run.state, run.attempt) == (RunState.FAILED, 3)
+
+
+async def test_a_skipped_run_is_neither(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(
+        jobs.skips, id="a", on_failure=jobs.notice, on_success=jobs.notice, on_missed=jobs.notice
+    )
+    await clock.advance(seconds=1)
+    assert jobs.REACTIONS == []
+
+
+async def test_what_was_missed_is_told(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(
+        jobs.returns, "interval", seconds=10, start_at=START, args=[1], id="a",
+        mistrigger_grace_time=1, on_missed=jobs.notice,
+    )  # fmt: skip
+    scheduler.pause()
+    await clock.advance(seconds=25)
+    scheduler.resume()
+    await clock.advance(seconds=1)
+    ((_, run),) = jobs.REACTIONS
+    assert (run.state, run.occurrences) == (RunState.MISSED, 3)
+    assert (run.scheduled_time, run.last_scheduled_time) == (START, after(20))
+
+
+async def test_one_that_fails_harms_nobody(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await scheduler.aadd_task(
+        jobs.returns, "interval", seconds=10, start_at=START, args=[1], id="a",
+        on_success=jobs.notice_and_fail,
+    )  # fmt: skip
+    await clock.advance(seconds=11)
+    await settled(2)
+    assert len(jobs.REACTIONS) == 2
+    assert "has called after its run succeeded failed" in caplog.text
+
+
+@pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
+async def test_they_outlive_a_restart(make_scheduler: MakeScheduler, clock: VirtualClock) -> None:
+    async with make_scheduler() as first:
+        await first.aadd_task(
+            jobs.returns, "date", run_at=after(60), args=[1], id="a", on_success=jobs.notice
+        )
+        with pytest.raises(TransientTaskError, match="cannot be found again by a name"):
+            await first.aadd_task(jobs.returns, args=[1], on_success=lambda run: None)
+    async with make_scheduler():
+        await clock.advance(timedelta(minutes=2))
+    assert [run.task_id for _, run in jobs.REACTIONS] == ["a"]
+
+
+async def test_a_listener_is_added_by_a_decorator(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    codes: list[int] = []
+
+    @scheduler.on(TASK_ERROR | TASK_EXECUTED)
+    def listen(event: Any) -> None:
+        codes.append(event.code)
+
+    await scheduler.aadd_task(jobs.refuses, id="a")
+    await clock.advance(seconds=1)
+    assert codes == [TASK_ERROR]
+    assert scheduler.remove_listener(listen)

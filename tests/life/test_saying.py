@@ -1,0 +1,163 @@
+"""What a run knows of itself, says of itself, and returns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from asyncz import NativeAsyncIOScheduler, RunState, current_run
+from asyncz.exceptions import NoCurrentRunError
+from asyncz.testing import VirtualClock
+
+from . import jobs
+from .conftest import MakeScheduler
+from .test_attempts import START, after, the_run
+from .test_timeouts import ended, in_real_time
+
+
+async def test_what_a_run_says_is_seen_while_it_goes_on(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(jobs.says, id="a")
+    await clock.advance(seconds=2)
+    run = await the_run(scheduler)
+    assert (run.state, run.progress, run.message) == (RunState.RUNNING, 0.4, "page 3 of 7")
+    assert run.log == ("first", "second")
+    info = await scheduler.aget_task_info("a")
+    assert info is None  # it was a one-off
+    await clock.advance(seconds=10)
+    run = await the_run(scheduler)
+    assert (run.state, run.progress, run.message) == (RunState.SUCCEEDED, 1, "page 3 of 7")
+    assert run.log == ("first", "second")
+
+
+async def test_it_is_shown_with_the_task(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(jobs.says, "interval", hours=1, start_at=START, id="a")
+    await clock.advance(seconds=2)
+    info = await scheduler.aget_task_info("a")
+    assert info is not None
+    assert info.last_run is not None
+    assert (info.last_run.progress, info.last_run.message) == (0.4, "page 3 of 7")
+    assert info.active_runs == 1
+    await clock.advance(seconds=10)
+
+
+async def test_a_run_knows_what_it_is_of(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Any] = []
+
+    def listen(event: Any) -> None:
+        seen.append(event.return_value)
+
+    scheduler.add_listener(listen)
+    await scheduler.aadd_task(jobs.fails, "date", run_at=after(3), args=[0], id="a@b")
+    await clock.advance(seconds=3)
+    assert jobs.KEYS == [("a@b", 1, "a@b@2026-01-01T00:00:03+00:00")]
+    run = await scheduler.aget_run(jobs.KEYS[0][2])
+    assert (run.task_id, run.scheduled_time) == ("a@b", after(3))
+
+
+def test_outside_of_a_run_there_is_none() -> None:
+    with pytest.raises(NoCurrentRunError, match="not part of a run"):
+        current_run()
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_its_logger_says_which_run_it_is(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talks() -> None:
+        current_run().logger.warning("page %d", 3, extra={"more": 1})
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            current_run().progress(2)
+
+    await scheduler.aadd_task(talks, id="a")
+    await clock.advance(seconds=1)
+    assert (await the_run(scheduler)).error is None
+    (record,) = [record for record in caplog.records if record.name == "asyncz.runs"]
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == "[a@2026-01-01T00:00:00+00:00] page 3"
+    assert vars(record)["task_id"] == "a"
+    assert vars(record)["more"] == 1
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_only_the_last_lines_are_kept(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    async def talks() -> None:
+        for number in range(250):
+            current_run().log(f"{number} " + "x" * 5_000)
+        current_run().log("half \udcff")
+
+    await scheduler.aadd_task(talks, id="a")
+    await clock.advance(seconds=1)
+    run = await the_run(scheduler)
+    assert len(run.log) == 100
+    assert run.log[0].startswith("151 x")
+    assert {len(line) for line in run.log[:-1]} == {1_000}
+    assert run.log[-1] == "half \\udcff"
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_a_run_in_a_process_says_it_with_its_outcome(make_store: object) -> None:
+    scheduler = await in_real_time()
+    try:
+        await scheduler.aadd_task(jobs.says_in_a_process, id="a", executor="processes")
+        run = await ended(scheduler, "a")
+        assert (run.state, run.progress, run.log) == (RunState.SUCCEEDED, 0.5, ("from there",))
+        assert run.result == f"a 1 {run.id}"
+    finally:
+        await scheduler.shutdown(wait=False)
+
+
+async def test_what_it_returns_is_kept(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    value = {"n": [1, None, 2.5, True], "text": "ö\n$x."}
+    await scheduler.aadd_task(jobs.returns, args=[value], id="json")
+    await scheduler.aadd_task(jobs.returns, args=["x" * 20_000], id="long")
+    await scheduler.aadd_task(jobs.returns_a_set, id="odd")
+    await scheduler.aadd_task(jobs.returns, args=["secret"], id="off", store_result=False)
+    await scheduler.aadd_task(jobs.returns, args=[None], id="none")
+    await clock.advance(seconds=1)
+    found = {run.task_id: (run.result, run.result_repr) for run in await scheduler.aget_runs()}
+    assert found.pop("long")[1] == "'" + "x" * 199
+    assert found == {
+        "json": (value, None),
+        "odd": (None, "{1}"),
+        "off": (None, None),
+        "none": (None, None),
+    }
+
+
+async def test_a_result_is_not_shown_in_a_repr(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(jobs.returns, args=["sesame"], id="a")
+    await clock.advance(seconds=1)
+    assert "sesame" not in repr(await the_run(scheduler))
+
+
+async def test_a_run_can_be_waited_for(
+    make_scheduler: MakeScheduler, scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(jobs.takes, args=[3], id="a")
+    await clock.advance(seconds=1)
+    run_id = (await the_run(scheduler)).id
+    waiting = asyncio.ensure_future(scheduler.await_run(run_id))
+    late = asyncio.ensure_future(scheduler.await_run(run_id, timeout=1))
+    await clock.advance(seconds=1.5)
+    assert not waiting.done()
+    with pytest.raises(TimeoutError, match="has not ended within 1 s"):
+        await late
+    await clock.advance(seconds=1)
+    run = await waiting
+    assert (run.state, run.result) == (RunState.SUCCEEDED, "done")
+    assert await scheduler.await_run(run_id) == run
