@@ -7,14 +7,18 @@ ends its runs first, and what the app has opened for them is closed after that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from enum import Enum, auto
 from inspect import isasyncgenfunction
 from logging import getLogger
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncz.exceptions import SchedulerNotRunningError
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.inspection import Health
 
 __all__ = ["AnyApp", "Lifespan", "LifespanWrapper", "make_lifespan"]
 
@@ -37,6 +41,7 @@ class Startable(Protocol):
     async def astart(self, paused: bool = False) -> bool: ...
     async def aresume(self) -> None: ...
     async def ashutdown(self, wait: bool = True) -> bool: ...
+    def health(self) -> Health: ...
 
 
 class _Span:
@@ -103,11 +108,19 @@ class LifespanWrapper:
         handle_lifespan: Answer the lifespan messages here instead of passing them on. An app
             that does not know them, and raises or returns, is answered for in any case.
         wait: Whether to let runs finish at shutdown.
+        health_path: Where GET and HEAD are answered with the scheduler's health, instead of by
+            the app; None: nowhere.
     """
 
     def __init__(
-        self, app: AnyApp, scheduler: Startable, handle_lifespan: bool, wait: bool
+        self,
+        app: AnyApp,
+        scheduler: Startable,
+        handle_lifespan: bool,
+        wait: bool,
+        health_path: str | None = None,
     ) -> None:
+        self.health_path = health_path
         self.app = app
         self.scheduler = scheduler
         self.handle_lifespan = handle_lifespan
@@ -116,6 +129,8 @@ class LifespanWrapper:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _LifespanCall(self, scope, receive, send).run()
+        elif self.health_path is not None and _asks_for(scope, self.health_path):
+            await _answer_with(self.scheduler.health(), scope, send)
         else:
             await self.app(scope, receive, send)
 
@@ -232,6 +247,29 @@ class _LifespanCall:
         text = f"The scheduler could not be shut down: {_describe(self._span.failure)}"
         kind = message["type"].replace("complete", "failed")
         return {"type": kind, "message": "\n".join(filter(None, (message.get("message"), text)))}
+
+
+def _asks_for(scope: Scope, path: str) -> bool:
+    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+        return False
+    # Below the place that the app is mounted at, which servers give in either form.
+    root, full = scope.get("root_path", ""), scope["path"]
+    return full in (path, root + path)
+
+
+async def _answer_with(health: Health, scope: Scope, send: Send) -> None:
+    """The health as JSON: 200, or 503 if not all is well, for whoever only looks at that."""
+    # Why a store does not answer is for the log: it may name servers, and anybody may ask here.
+    known = health.model_dump(mode="json") | {"degraded": sorted(health.degraded)}
+    body = json.dumps(known).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    status = 200 if health.status == "ok" else 503
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def make_lifespan(scheduler: Startable, app_lifespan: Lifespan | None, wait: bool) -> Lifespan:

@@ -48,7 +48,10 @@ TASK_SKIPPED: Final = 1 << 25
 TASK_RETRYING: Final = 1 << 26
 """An attempt at an occurrence has failed, and there will be another."""
 
-ALL_EVENTS: Final = (1 << 27) - 1
+TASK_OVERDUE: Final = 1 << 27
+"""A task has not succeeded for longer than its `expect_every` and its grace time."""
+
+ALL_EVENTS: Final = (1 << 28) - 1
 
 NAMES: Final[dict[int, str]] = {
     code: name

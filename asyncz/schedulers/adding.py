@@ -94,6 +94,7 @@ class Adding(Queries):
             # A persistent store has it from an earlier start; it goes on where it was.
             engine.logger.info("The task %r is in its store already; it is kept.", task.id)
             task.pending = False
+            engine.overdue.watch(task)
 
     def undeclare(self, declaration: Declaration) -> None:
         """The start failed: the task is pending again, as it was declared."""
@@ -113,6 +114,8 @@ class Adding(Queries):
                     code = await put_task(lane.store, lane.call, task, True, keeps_time)
             else:
                 code = await put_task(lane.store, lane.call, task, False, keeps_time)
+        if task.expect_every is not None:
+            self._engine.overdue.look_again(task)
         self._added(code, task.id, lane, task.next_run_time)
 
     async def _add_within(
@@ -197,6 +200,7 @@ class Adding(Queries):
             for task, values, given in before:
                 task.adopt(values, given)
             raise
+        engine.overdue.watch_all(tasks)
         if engine.events.mask & TASK_ADDED:
             for task in tasks:
                 self._tell(TASK_ADDED, task.id, lane)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from threading import RLock
 from typing import Any, TypeVar, overload
 
@@ -302,14 +303,29 @@ class BaseScheduler(
 
     @overload
     def asgi(
-        self, app: None = None, handle_lifespan: bool = False, wait: bool = False
+        self,
+        app: None = None,
+        handle_lifespan: bool = False,
+        wait: bool = False,
+        *,
+        health_path: str | None = None,
     ) -> Callable[[AnyApp], LifespanWrapper]: ...
     @overload
     def asgi(
-        self, app: AnyApp, handle_lifespan: bool = False, wait: bool = False
+        self,
+        app: AnyApp,
+        handle_lifespan: bool = False,
+        wait: bool = False,
+        *,
+        health_path: str | None = None,
     ) -> LifespanWrapper: ...
     def asgi(
-        self, app: AnyApp | None = None, handle_lifespan: bool = False, wait: bool = False
+        self,
+        app: AnyApp | None = None,
+        handle_lifespan: bool = False,
+        wait: bool = False,
+        *,
+        health_path: str | None = None,
     ) -> Any:
         """Wrap an ASGI app: the scheduler starts and stops with it. Without `app`: a decorator.
 
@@ -318,10 +334,14 @@ class BaseScheduler(
             handle_lifespan: Keep the lifespan messages from the app, for one that cannot take
                 them. An app that fails on them is noticed without it.
             wait: Whether to let runs finish at shutdown.
+            health_path: Such as `/healthz`: answered here with `health()` as JSON, without the
+                errors of stores, and 503 if not all is well.
         """
         if app is None:
-            return lambda wrapped: self.asgi(wrapped, handle_lifespan, wait)
-        return LifespanWrapper(app, self, handle_lifespan, wait)
+            return partial(
+                self.asgi, handle_lifespan=handle_lifespan, wait=wait, health_path=health_path
+            )
+        return LifespanWrapper(app, self, handle_lifespan, wait, health_path)
 
     def lifespan(self, app_lifespan: Lifespan | None = None, *, wait: bool = False) -> Lifespan:
         """A lifespan for `Starlette(lifespan=…)` and `FastAPI(lifespan=…)`.

@@ -30,6 +30,7 @@ from asyncz.schedulers.bridge import Bridge
 from asyncz.schedulers.config import SchedulerOptions
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.ledger import Ledger
+from asyncz.schedulers.overdue import Overdue
 from asyncz.schedulers.plugins import PluginRegistry
 from asyncz.stores.base import BaseStore
 from asyncz.tasks.base import Task
@@ -70,6 +71,7 @@ class Engine:
         self.is_claiming = False
         self._app_loop: asyncio.AbstractEventLoop | None = None
         self._spawned: set[asyncio.Task[None]] = set()
+        self.overdue = Overdue(self)
         self._waiting_for_runs: set[asyncio.Event] = set()
         self._clock_offset: float | None = None
         self.context = copy_context()

@@ -210,6 +210,8 @@ class HandOver:
         """Hand a run over, unless there is no executor, and say what else became of the task."""
         engine, lane = self._engine, self._lane
         run_times, coalesced, missed, next_run_time, _ = plan
+        if task.expect_every is not None:
+            engine.overdue.watch(task)
         if lane.holds and lane.holds.release(str(task.id)):
             report_recovered(engine, lane.alias, str(task.id))
         if missed is not None:

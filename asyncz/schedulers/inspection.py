@@ -13,7 +13,7 @@ from asyncz.enums import SchedulerState, TaskScheduleState
 from asyncz.tasks.inspection import TaskInfo
 from asyncz.text import printable
 
-__all__ = ["SchedulerInfo", "SchedulerInstanceInfo", "TaskPage", "format_tasks"]
+__all__ = ["Health", "SchedulerInfo", "SchedulerInstanceInfo", "TaskPage", "format_tasks"]
 
 
 class SchedulerInfo(BaseModel):
@@ -89,6 +89,24 @@ class SchedulerInstanceInfo(BaseModel):
     def node_key(self) -> tuple[str, str, int]:
         """What tells it from others."""
         return (self.identity, self.host, self.process_id)
+
+
+class Health(BaseModel):
+    """Whether all is well with a scheduler, as far as it knows without asking anybody.
+
+    Args:
+        status: `ok`; `degraded`: something below is not as it should be; `stopped`.
+        state: The scheduler's, in a word.
+        degraded: The stores that do not answer, and why.
+        overdue: The tasks that have not succeeded within their `expect_every`: store and id.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: str
+    state: str
+    degraded: dict[str, str]
+    overdue: tuple[tuple[str, str], ...]
 
 
 class TaskPage(BaseModel):

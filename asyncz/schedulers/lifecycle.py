@@ -134,6 +134,7 @@ class Lifecycle:
         deadline = engine.loop.time() + engine.settings.shutdown_timeout
         engine.state = SchedulerState.STATE_STOPPED
         engine.is_claiming = False
+        engine.overdue.stop()
         try:
             await self._end_work(wait, deadline)
         except asyncio.CancelledError:

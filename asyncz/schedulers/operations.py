@@ -56,6 +56,7 @@ class Operations(Adding):
                 task.adopt(before, given)
                 raise
         lane.holds.release(task_id)
+        engine.overdue.look_again(task)
         self._tell(TASK_MODIFIED, task_id, lane)
         lane.wake_for(task.next_run_time)
         return task

@@ -111,6 +111,7 @@ class Queries:
         """The same snapshots, with what is known of their runs."""
         engine = self._engine
         by_store: dict[str, list[str]] = {}
+        overdue = frozenset(engine.overdue.tasks)
         for info in infos:
             if info.id is not None and info.store_alias in engine.lanes:
                 by_store.setdefault(info.store_alias, []).append(info.id)
@@ -120,10 +121,12 @@ class Queries:
             active = await lane.ledger.count_active(task_ids)
             last = await lane.ledger.get_last_runs(task_ids if len(infos) <= PAGE else [])
             for task_id in task_ids:
-                if active.get(task_id) or task_id in last:
+                is_overdue = (alias, task_id) in overdue
+                if active.get(task_id) or task_id in last or is_overdue:
                     known[alias, task_id] = {
                         "active_runs": active.get(task_id, 0),
                         "last_run": last.get(task_id),
+                        "overdue": is_overdue,
                     }
         if not known:
             return infos

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncz.enums import NodeState, SchedulerState
 from asyncz.schedulers.bridge import Bridge, blocking, on_engine
 from asyncz.schedulers.engine import Engine
-from asyncz.schedulers.inspection import SchedulerInfo, SchedulerInstanceInfo
+from asyncz.schedulers.inspection import Health, SchedulerInfo, SchedulerInstanceInfo
 from asyncz.schedulers.operations import Operations
 from asyncz.stores.cluster import NodeRecord
 from asyncz.timezones import zone_name
@@ -19,6 +19,16 @@ class SchedulerInspection:
     _bridge: Bridge
     _engine: Engine
     _operations: Operations
+
+    def health(self) -> Health:
+        """Whether all is well, without I/O: it may be asked at any time, on any thread."""
+        engine = self._engine
+        degraded = {lane.alias: lane.error for lane in list(engine.lanes.values()) if lane.error}
+        overdue = engine.overdue.tasks
+        status = "degraded" if degraded or overdue else "ok"
+        if engine.state is SchedulerState.STATE_STOPPED:
+            status = "stopped"
+        return Health(status=status, state=engine.state.label, degraded=degraded, overdue=overdue)
 
     @on_engine
     async def aget_scheduler_info(self) -> SchedulerInfo:

@@ -110,6 +110,7 @@ class TaskOperations(TaskInspection):
         on_missed: Fn | str | None = None,
         store_result: bool | None = None,
         history: History | None = None,
+        expect_every: float | None = None,
         **trigger_args: Any,
     ) -> Task:
         """Add a task; without a function: return a decorator that adds what it decorates.
@@ -137,6 +138,7 @@ class TaskOperations(TaskInspection):
             retry, timeout, tags: What is done about failures, seconds that a run may take, and
                 texts to name tasks by that belong together; see `Task`.
             on_success, on_failure, on_missed: Called with the `Run` that has ended so.
+            expect_every: Seconds within which it should succeed; otherwise it is overdue.
             store_result, history: Whether what it returns is kept, and for how long its runs are.
 
         Raises:
@@ -153,6 +155,7 @@ class TaskOperations(TaskInspection):
         given: dict[str, Any] = {"args": args, "kwargs": kwargs, "id": id, "name": name}
         given |= {"store_alias": store, "executor": executor, "retry": retry, "timeout": timeout}
         given |= {"tags": tags, "store_result": store_result, "history": history}
+        given |= {"expect_every": expect_every}
         given |= {"on_success": on_success, "on_failure": on_failure, "on_missed": on_missed}
         options = {key: value for key, value in given.items() if value is not None}
         if trigger is not None or trigger_args or not isinstance(fn_or_task, Task):

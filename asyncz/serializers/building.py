@@ -41,7 +41,7 @@ SPECIAL_FIELDS = {
     "trigger",
 }
 REACTIONS = ("on_success", "on_failure", "on_missed")
-RARE_FIELDS = ("retry", "timeout", "tags", "store_result", "history", *REACTIONS)
+RARE_FIELDS = ("retry", "timeout", "tags", "store_result", "history", "expect_every", *REACTIONS)
 """The fields that most tasks have at their defaults, and that stand in the record otherwise."""
 PLAIN_FIELDS = tuple(
     name for name in Task.model_fields if name not in SPECIAL_FIELDS and name not in RARE_FIELDS

@@ -130,6 +130,8 @@ class Task(BaseModel):
             is followed by another. For a persistent store, importable like `fn`.
         store_result: Whether what it returns is kept with its run.
         history: How long the records of its runs are kept; None: as the scheduler says.
+        expect_every: Seconds within which it should succeed, again and again; its grace time, or
+            a minute, is added. If not, it is overdue.
         scheduler: Set by the scheduler, or given to a decorator.
 
     Raises:
@@ -162,6 +164,7 @@ class Task(BaseModel):
     on_missed: Reaction | None = Field(default=None, repr=False)
     store_result: StrictBool = True
     history: History | None = None
+    expect_every: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     scheduler: Any = Field(default=None, repr=False, exclude=True)
     pending: bool = True
     submitted: bool = False

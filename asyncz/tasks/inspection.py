@@ -19,6 +19,7 @@ class TaskInfo(BaseModel):
     `args` and `kwargs` are the task's own values, left out of the `repr` since they may hold
     secrets. `error` says why a quarantined task is not run. `active_runs` is how many of its runs
     are claimed or go on, on any worker, and `last_run` the latest that there is a record of.
+    `overdue`: this scheduler has seen that it did not succeed within its `expect_every`.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -47,6 +48,7 @@ class TaskInfo(BaseModel):
     error: str | None = None
     active_runs: int = 0
     last_run: Run | None = None
+    overdue: bool = False
 
     @classmethod
     def of_unreadable(cls, task_id: str, store_alias: str | None, error: str) -> TaskInfo:
