@@ -16,10 +16,12 @@ __all__ = [
     "OPEN",
     "QUEUED",
     "SHOWN",
+    "WAITING",
     "Batches",
     "End",
     "Ended",
     "FoundRun",
+    "Going",
     "Head",
     "LockedTask",
     "Move",
@@ -34,8 +36,9 @@ MANY = 256
 LARGE = 1024 * 1024
 """Bytes of what is said of runs, likewise: a server takes 16 MiB at a time, or 64."""
 
-OPEN, QUEUED = 1, 2
-"""What the column `active` has for a run that is claimed or running, and for a queued one."""
+OPEN, QUEUED, WAITING = 1, 2, 3
+"""What the column `active` has for a run that is claimed or running, for a queued one, and for one
+that waits for its next attempt."""
 
 
 class RunName(NamedTuple):
@@ -114,18 +117,30 @@ class Ended(NamedTuple):
         return cls(len(followers), any(followers))
 
 
+class Going(NamedTuple):
+    """The runs of a task that go on.
+
+    Args:
+        active: How many are claimed or running.
+        has_waiting: Whether any waits for its next attempt.
+    """
+
+    active: int = 0
+    has_waiting: bool = False
+
+
 class LockedTask(NamedTuple):
     """A task whose row is locked.
 
     Args:
         next_run: Microseconds; None: paused.
         added: Which task of that id.
-        active: How many runs of it are claimed or running; None: that was not looked at.
+        going: Its runs; None: that was not looked at.
     """
 
     next_run: int | None
     added: int
-    active: int | None = None
+    going: Going | None = None
 
 
 class FoundRun(NamedTuple):
@@ -154,7 +169,7 @@ def split_known(
     One may not if it is there already, or if one of the same name goes on, of a task that was
     removed since: outcomes could not be told apart.
     """
-    there = {run.name for run in found if run.active == OPEN}
+    there = {run.name for run in found if run.active in (OPEN, WAITING)}
     known = {(run.name, run.added) for run in found}
     there |= {head.name for head in heads if (head.name, head.added) in known}
     return [head for head in heads if head.name not in there], there
@@ -179,7 +194,7 @@ FOUND = ", ".join(f"r.{name}" for name in FoundRun._fields)
 
 SHOWN = (
     "task", "task_id", "run_us", "kind", "state", "occurrences", "last_us", "owner", "token",
-    "attempt", "claimed_us", "started_us", "finished_us", "details",
+    "attempt", "claimed_us", "started_us", "finished_us", "details", "attend_us",
 )  # fmt: skip
 """The columns of a run that people are shown."""
 
@@ -197,8 +212,8 @@ class Batches(Protocol):
                 left out, where the server knows how to.
         """
 
-    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, int]:
-        """How many runs of tasks are claimed or running, by key; none is left out."""
+    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, Going]:
+        """What runs of tasks go on, by key; none is left out."""
 
     def begin(
         self,
@@ -225,7 +240,7 @@ class Batches(Protocol):
         self, connection: Connection, node_id: str, now: int | None, ends: Sequence[End]
     ) -> Ended:
         """Record how occurrences ended, each if its owner and token are right and it is open, or
-        lost.
+        lost. One that waits for its next attempt is nobody's.
 
         Args:
             now: The time; None: the server's.

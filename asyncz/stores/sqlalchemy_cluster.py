@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -16,6 +15,7 @@ from asyncz.runs.base import Run, RunQuery
 from asyncz.serializers.json import from_microseconds, to_microseconds
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.cluster import (
+    Attended,
     ClusterStore,
     Fired,
     Firing,
@@ -25,14 +25,18 @@ from asyncz.stores.cluster import (
     OpenRun,
     Reaped,
     RunEnd,
+    RunOutcome,
     RunRef,
 )
 from asyncz.stores.quarantine import reason
 from asyncz.stores.records import RecordStore, StoredRow
 from asyncz.stores.rows import Slices
-from asyncz.stores.sqlalchemy_batches import MANY, End, RunName, pages_of
+from asyncz.stores.sqlalchemy_attending import Attendant
+from asyncz.stores.sqlalchemy_batches import MANY, OPEN, WAITING, RunName
+from asyncz.stores.sqlalchemy_details import amend, because, seal, seal_asker
+from asyncz.stores.sqlalchemy_ending import Ending
 from asyncz.stores.sqlalchemy_firing import Shot, Volley
-from asyncz.stores.sqlalchemy_history import runs_of_query, seal, show
+from asyncz.stores.sqlalchemy_history import Pruning, runs_of_query, show
 from asyncz.stores.sqlalchemy_notices import ANNOUNCING, announce, channel_of
 from asyncz.stores.sqlalchemy_reaping import Reaper, open_run
 from asyncz.stores.sqlalchemy_schema import Tables
@@ -115,12 +119,13 @@ class SQLClusterStore(RecordStore, ClusterStore):
     async def look(self) -> Look:
         shared = self._shared
 
-        def work(connection: Connection, _: bool) -> tuple[int, int | None, bool]:
+        def work(connection: Connection, _: bool) -> tuple[int, int | None, bool, int | None]:
             return shared.runs.look(connection)
 
-        now, moment, has_unowned = await shared.database.run(work)
+        now, moment, has_unowned, attend_us = await shared.database.run(work)
         next_run_time = None if moment is None else from_microseconds(moment)
-        return Look(from_microseconds(now), next_run_time, has_unowned)
+        attend_at = None if attend_us is None else from_microseconds(attend_us)
+        return Look(from_microseconds(now), next_run_time, has_unowned, attend_at)
 
     async def fire(self, node_id: str, claim: str, firings: Sequence[Firing]) -> list[Fired]:
         shared = self._shared
@@ -159,57 +164,14 @@ class SQLClusterStore(RecordStore, ClusterStore):
         return await shared.database.run(work, transaction=len(refs) > 1)
 
     async def finish_runs(self, node_id: str, ends: Sequence[RunEnd]) -> list[bool]:
-        shared = self._shared
-        each = [self._ends_of(end) for end in ends]
-        heads = [rows[0] for rows in each]
-        pages = pages_of(sorted(chain.from_iterable(each)))
+        if not ends:
+            return []
+        shared, ending = self._shared, Ending(ends, self.key_of, self._seal_outcome)
 
         def work(connection: Connection, _: bool) -> list[bool]:
-            now = shared.time.given(connection)
-            batches = shared.batches
-            ended = [batches.end(connection, node_id, now, page) for page in pages]
-            if any(page.may_leave_others for page in ended):
-                names = {(head.name, head.token) for head in heads}
-                shared.runs.cancel_left_out(connection, node_id, names)
-            if sum(page.recorded for page in ended) == sum(map(len, pages)):
-                return [True] * len(heads)
-            recorded = self._recorded(connection, node_id, heads)
-            return [head[:5] in recorded for head in heads]
+            return ending.record(connection, shared, node_id)
 
-        return await shared.database.run(work, transaction=True) if heads else []
-
-    def _ends_of(self, end: RunEnd) -> list[End]:
-        """The rows of an end, first the head, which has one whatever was said."""
-        (task_id, kind, moment, token), outcomes = end
-        key, run_us = self.key_of(task_id), to_microseconds(moment)
-        rows = [
-            End(
-                key,
-                run_us if said.scheduled_time is moment else to_microseconds(said.scheduled_time),
-                kind.value, token, said.state.value,
-                self._seal(task_id, said.reason, said.error, said.traceback),
-            )
-            for said in outcomes
-        ]  # fmt: skip
-        if len(rows) != 1 or rows[0].run_us != run_us:
-            rows.sort(key=lambda row: row.run_us != run_us)
-            if not rows or rows[0].run_us != run_us:
-                cancelled = RunState.CANCELLED.value
-                rows.insert(0, End(key, run_us, kind.value, token, cancelled, None))
-        return rows
-
-    def _recorded(
-        self, connection: Connection, node_id: str, heads: Sequence[End]
-    ) -> set[tuple[str, int, str, int, str]]:
-        """Which of these a node has in the database, and how they ended."""
-        return {
-            (*run.name, run.token, run.state)
-            for start in range(0, len(heads), MANY)
-            for run in self._shared.batches.find(
-                connection, [head.name for head in heads[start : start + MANY]]
-            )
-            if run.owner == node_id
-        }
+        return await shared.database.run(work, transaction=True)
 
     async def release_runs(self, node_id: str, refs: Sequence[RunRef]) -> None:
         shared = self._shared
@@ -255,6 +217,45 @@ class SQLClusterStore(RecordStore, ClusterStore):
         except UnreadableRecordError as exc:
             return None, reason(exc)
 
+    # On their way.
+
+    async def note_runs(
+        self, node_id: str, notes: Sequence[tuple[RunRef, Mapping[str, Any]]]
+    ) -> list[bool]:
+        shared = self._shared
+
+        def note(connection: Connection, ref: RunRef, said: Mapping[str, Any]) -> bool:
+            def explain(before: bytes | None) -> bytes:
+                return amend(self._started_codec, ref.task_id, before, notes=said)
+
+            name = self._name_of(ref)
+            return shared.runs.note_of(connection, node_id, name, ref.token, explain)
+
+        def work(connection: Connection, _: bool) -> list[bool]:
+            return [note(connection, *each) for each in notes]
+
+        return await shared.database.run(work, transaction=True) if notes else []
+
+    async def attend(self, node_id: str, limit: int = 100) -> Attended:
+        attendant = Attendant(self._shared, node_id, self._task_of, self._started_codec)
+        return await attendant.attend(limit)
+
+    async def cancel_run(self, task_id: str, scheduled_time: datetime, by: str) -> RunState | None:
+        if not is_clean_text(task_id):
+            return None
+        shared, codec = self._shared, self._started_codec
+        key, run_us = self.key_of(task_id), to_microseconds(scheduled_time)
+        asker = seal_asker(codec, task_id, by)
+        explain = because(codec, task_id, f"cancelled by {by}")
+
+        def work(connection: Connection, _: bool) -> RunState | None:
+            rows = shared.attempts.lock_named(connection, key, run_us)
+            states = [shared.attempts.cancel(connection, row, asker, explain) for row in rows]
+            # Of several of one instant, the one that most can be said of.
+            return states[max(range(len(rows)), key=lambda it: _order(rows[it]))] if rows else None
+
+        return await shared.database.run(work, transaction=True)
+
     # History.
 
     async def get_runs(self, query: RunQuery) -> list[Run]:
@@ -281,11 +282,13 @@ class SQLClusterStore(RecordStore, ClusterStore):
         wanted = [*keys.values()]
 
         def work(connection: Connection, _: bool) -> dict[str, int]:
-            counts: dict[str, int] = {}
-            for start in range(0, len(wanted), MANY):
-                batch = wanted[start : start + MANY]
-                counts |= shared.batches.count_active(connection, batch)
-            return counts
+            return {
+                key: going.active
+                for start in range(0, len(wanted), MANY)
+                for key, going in shared.batches.count_active(
+                    connection, wanted[start : start + MANY]
+                ).items()
+            }
 
         counts = await shared.database.run(work)
         return {task_id: counts.get(keys.get(task_id, ""), 0) for task_id in task_ids}
@@ -307,6 +310,23 @@ class SQLClusterStore(RecordStore, ClusterStore):
             found[run.task_id] = run
         return found
 
+    async def prune_runs(
+        self,
+        task_id: str,
+        states: frozenset[RunState],
+        keep: int,
+        before: datetime,
+        limit: int = 1_000,
+    ) -> int:
+        if not is_clean_text(task_id) or not states:
+            return 0
+        pruning, tables = Pruning(self.key_of(task_id), states, keep, before), self._all_tables
+
+        def work(connection: Connection, _: bool) -> int:
+            return pruning.prune(connection, tables, limit)
+
+        return await self._shared.database.run(work)
+
     async def forget_runs(self, before: datetime, limit: int = 1_000) -> int:
         shared, moment = self._shared, to_microseconds(before)
 
@@ -320,12 +340,18 @@ class SQLClusterStore(RecordStore, ClusterStore):
             self.key_of(ref.task_id), to_microseconds(ref.scheduled_time), ref.kind.value
         )
 
-    def _seal(
-        self, task_id: str, reason: str | None, error: str | None, traceback: str | None
-    ) -> bytes | None:
-        if reason is error is traceback is None:
+    def _seal(self, task_id: str, reason: str | None) -> bytes | None:
+        return None if reason is None else seal(self._started_codec, task_id, reason)
+
+    def _seal_outcome(self, task_id: str, said: RunOutcome) -> bytes | None:
+        _, _, error, traceback, why, notes, _ = said
+        if why is error is traceback is None and not notes:
             return None
-        return seal(self._started_codec, task_id, reason, error, traceback)
+        return seal(self._started_codec, task_id, why, error, traceback, notes)
+
+
+def _order(run: Row[Any]) -> tuple[bool, bool, int]:
+    return run.active in (OPEN, WAITING), run.active is not None, run.added
 
 
 def _node_record(row: Row[Any], now: int) -> NodeRecord:

@@ -13,18 +13,21 @@ from asyncz.stores.cluster import Fired, Firing, Unrun
 from asyncz.stores.sqlalchemy_batches import (
     OPEN,
     QUEUED,
+    WAITING,
     Batches,
+    Going,
     Head,
     LockedTask,
     Move,
     RunName,
+    split_known,
 )
 from asyncz.stores.sqlalchemy_runs import RunRows
 
 __all__ = ["Shot", "Volley"]
 
-Seal = Callable[[str, str | None, str | None, str | None], bytes | None]
-"""What is said of a run, for the database: task id, reason, error, traceback."""
+Seal = Callable[[str, str], bytes | None]
+"""What is said of a run, for the database: task id, reason."""
 
 
 class Shot(NamedTuple):
@@ -91,11 +94,11 @@ class Volley:
             for shot in shots
             if shot.key in found and found[shot.key].next_run == shot.expected
         ]
-        active = self._count_active(connection, ours, found)
+        going = self._count_active(connection, ours, found)
         busy = {
             shot.key
             for shot in ours
-            if shot.run_times and active[shot.key] >= shot.firing.task.max_instances
+            if shot.run_times and going[shot.key].active >= shot.firing.task.max_instances
         }
         moved = [
             shot
@@ -104,21 +107,22 @@ class Volley:
         ]
         for shot in ours:
             said[shot.key] = Fired.SKIPPED if shot.key in busy else Fired.WON
-        ending = [shot.key for shot in moved if shot.firing.forget and active[shot.key]]
+        ending = [shot.key for shot in moved if shot.firing.forget and any(going[shot.key])]
         if ending:
             # Nobody has deleted the task: who takes these runs over needs its record.
             self._runs.keep_records(connection, ending)
         if moved:
-            for name in self._make(connection, now, moved, found, busy):
+            waiting = {key for key, runs in going.items() if runs.has_waiting}
+            for name in self._make(connection, now, moved, found, busy, waiting):
                 said[name.task] = Fired.REPEATED
         return [said.get(shot.key, Fired.LOST) for shot in shots]
 
     def _count_active(
         self, connection: Connection, shots: Sequence[Shot], found: dict[str, LockedTask]
-    ) -> dict[str, int]:
-        """How many runs go on of those tasks of which it matters."""
-        known = {shot.key: found[shot.key].active for shot in shots}
-        counts = {key: active for key, active in known.items() if active is not None}
+    ) -> dict[str, Going]:
+        """What runs go on of those tasks of which it matters."""
+        known = {shot.key: found[shot.key].going for shot in shots}
+        counts = {key: going for key, going in known.items() if going is not None}
         keys = [shot.key for shot in shots if shot.run_times or shot.firing.forget]
         unknown = [key for key in keys if key not in counts]
         if unknown:
@@ -132,18 +136,30 @@ class Volley:
         shots: Sequence[Shot],
         found: dict[str, LockedTask],
         busy: set[str],
+        waiting: set[str],
     ) -> set[RunName]:
         """Move tasks on, and enter their runs. Returns those that were there already."""
         moves = [Move(shot.key, shot.following) for shot in shots if not shot.firing.forget]
         gone = [shot.key for shot in shots if shot.firing.forget]
         runs = [shot for shot in shots if shot.run_times]
         heads = [_head(shot, found[shot.key].added) for shot in runs if shot.key not in busy]
-        there = self._batches.begin(connection, self._node_id, now, moves, gone, heads)
+        there = self._find_waiting(connection, [head for head in heads if head.task in waiting])
+        if there:
+            heads = [head for head in heads if head.name not in there]
+        there |= self._batches.begin(connection, self._node_id, now, moves, gone, heads)
         skipped = [shot for shot in runs if shot.key in busy]
         if skipped:
             there |= self._find_repeated(connection, skipped, found)
         self._note(connection, now, shots, found, busy, {name.task for name in there})
         return there
+
+    def _find_waiting(self, connection: Connection, heads: Sequence[Head]) -> set[RunName]:
+        """Those that may not begin. One that waits for its next attempt is in no index that would
+        say so, if it is of a task that was removed."""
+        if not heads:
+            return set()
+        found = self._batches.find(connection, [head.name for head in heads])
+        return split_known(heads, found)[1]
 
     def _find_repeated(
         self,
@@ -156,7 +172,7 @@ class Volley:
             run.name
             for run in runs
             if run.added == found[run.task].added
-            or run.active == OPEN  # of a task that was removed
+            or run.active in (OPEN, WAITING)  # of a task that was removed
         }
 
     def _note(
@@ -211,7 +227,7 @@ class Volley:
             "owner": self._node_id,
             "claimed_us": now,
             "finished_us": now,
-            "details": self._seal(str(shot.firing.task.id), unrun.reason, None, None),
+            "details": self._seal(str(shot.firing.task.id), unrun.reason),
         }
 
 

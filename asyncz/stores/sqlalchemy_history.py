@@ -1,21 +1,25 @@
-"""Runs as they are shown: asked for, read, and what was said of them."""
+"""Runs as they are shown: asked for, read, and forgotten when there are too many."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Connection, Row, Select, delete, select
 
 from asyncz.enums import RunKind, RunState
-from asyncz.exceptions import UnreadableRecordError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.serializers.json import from_microseconds, to_microseconds
 from asyncz.stores.serializing import Codec
-from asyncz.stores.sqlalchemy_batches import SHOWN
+from asyncz.stores.sqlalchemy_batches import MANY, OPEN, QUEUED, SHOWN, WAITING
+from asyncz.stores.sqlalchemy_details import unseal
 from asyncz.stores.sqlalchemy_schema import Tables
 
-__all__ = ["id_of", "runs_of_query", "seal", "show"]
+__all__ = ["Pruning", "id_of", "runs_of_query", "show"]
+
+DAY = 24 * 3600 * 1_000_000
 
 
 def runs_of_query(tables: Tables, query: RunQuery, key: str | None) -> Select[Any]:
@@ -31,22 +35,26 @@ def runs_of_query(tables: Tables, query: RunQuery, key: str | None) -> Select[An
         wanted = wanted.where(columns.task == key)
     if query.since is not None:
         wanted = wanted.where(columns.run_us >= to_microseconds(query.since))
+    if query.until is not None:
+        wanted = wanted.where(columns.run_us <= to_microseconds(query.until))
     if query.states:
         wanted = wanted.where(columns.state.in_(sorted(state.value for state in query.states)))
         if all(state.is_open for state in query.states):
-            wanted = wanted.where(columns.active.in_([1, 2]))  # there is an index of these
+            wanted = wanted.where(
+                columns.active.in_([OPEN, QUEUED, WAITING])
+            )  # there is an index of these
     return wanted.order_by(columns.run_us.desc(), columns.task.desc()).limit(query.limit)
 
 
 def show(row: Row[Any], alias: str | None, codec: Codec) -> Run:
     """A run of a row."""
-    task_id = id_of(row)
+    task_id, state = id_of(row), RunState(row.state)
     return Run(
         task_id=task_id,
         store_alias=alias,
         kind=RunKind(row.kind),
         scheduled_time=from_microseconds(row.run_us),
-        state=RunState(row.state),
+        state=state,
         occurrences=row.occurrences,
         last_scheduled_time=_moment(row.last_us),
         owner=row.owner,
@@ -55,8 +63,59 @@ def show(row: Row[Any], alias: str | None, codec: Codec) -> Run:
         claimed_at=_moment(row.claimed_us),
         started_at=_moment(row.started_us),
         finished_at=_moment(row.finished_us),
-        **_unseal(codec, task_id, row.details),
+        retry_at=_moment(row.attend_us) if state is RunState.RETRYING and row.attend_us else None,
+        **unseal(codec, task_id, row.details),
     )
+
+
+class Pruning(NamedTuple):
+    """What is to be forgotten of one task. See `ClusterStore.prune_runs`.
+
+    Args:
+        key: The task's.
+    """
+
+    key: str
+    states: frozenset[RunState]
+    keep: int
+    before: datetime
+
+    def prune(self, connection: Connection, tables: Tables, limit: int) -> int:
+        """Forget at most so many; how many were."""
+        runs, moment = tables.runs.c, to_microseconds(self.before)
+        settled = [
+            runs.task == self.key,
+            runs.active.is_(None),
+            runs.finished_us.is_not(None),
+            runs.state.in_(sorted(state.value for state in self.states)),
+        ]
+        name = select(runs.run_us, runs.kind, runs.added).where(*settled)
+        latest = name.order_by(runs.run_us.desc(), runs.kind.desc(), runs.added.desc())
+        found = connection.execute(latest.offset(self.keep).limit(limit)).all()
+        if len(found) < limit:
+            # They end after they were due, by all clocks; so the others need not be looked at.
+            old = name.where(runs.finished_us < moment, runs.run_us < moment + DAY)
+            found = [*found, *connection.execute(old.order_by(runs.run_us).limit(limit))]
+        return self._forget(connection, tables, [*dict.fromkeys(map(tuple, found))][:limit])
+
+    def _forget(
+        self, connection: Connection, tables: Tables, names: Sequence[tuple[Any, ...]]
+    ) -> int:
+        runs, count = tables.runs.c, 0
+        alike: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for run_us, kind, added in names:
+            alike[kind, added].append(run_us)
+        for (kind, added), moments in alike.items():
+            for start in range(0, len(moments), MANY):
+                gone = delete(tables.runs).where(
+                    runs.task == self.key,
+                    runs.run_us.in_(moments[start : start + MANY]),
+                    runs.kind == kind,
+                    runs.added == added,
+                    runs.active.is_(None),
+                )
+                count += connection.execute(gone).rowcount
+        return count
 
 
 def id_of(row: Row[Any]) -> str:
@@ -66,27 +125,3 @@ def id_of(row: Row[Any]) -> str:
 
 def _moment(count: int | None) -> Any:
     return None if count is None else from_microseconds(count)
-
-
-def seal(
-    codec: Codec, task_id: str, reason: str | None, error: str | None, traceback: str | None
-) -> bytes | None:
-    """What is said of a run, as bytes; encrypted if the records are, and bound to the task."""
-    said = {"reason": reason, "error": error, "traceback": traceback}
-    said = {name: text for name, text in said.items() if text is not None}
-    if not said:
-        return None
-    # An error may have half of a surrogate pair in its text, which is no UTF-8.
-    return codec.encrypt(json.dumps({"id": task_id, **said}, ensure_ascii=True).encode())
-
-
-def _unseal(codec: Codec, task_id: str, data: bytes | None) -> dict[str, str | None]:
-    if data is None:
-        return {}
-    try:
-        said = json.loads(codec.decrypt(bytes(data)))
-        if said["id"] != task_id:
-            raise ValueError("it is of another task")
-        return {name: said.get(name) for name in ("reason", "error", "traceback")}
-    except (UnreadableRecordError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        return {"reason": f"what was said of it cannot be read here: {exc}"}

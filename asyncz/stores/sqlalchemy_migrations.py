@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Table, func, insert, inspect, select, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Executable,
+    Table,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.schema import CreateColumn
 
 from asyncz.exceptions import StoreError
 from asyncz.stores.sqlalchemy_schema import (
     DEFAULT_TABLENAME,
     Tables,
+    attempt_columns,
     family_of,
     make_tables,
     member_columns,
@@ -47,18 +59,37 @@ def _create(connection: Connection, tables: Tables) -> None:
 
 def _add_runs(connection: Connection, tables: Tables) -> None:
     """Runs, and nodes that are more than their last claim."""
-    nodes, dialect = tables.nodes, connection.dialect
-    name = dialect.identifier_preparer.format_table(nodes)
-    columns = inspect(connection).get_columns(nodes.name, schema=nodes.schema)
-    known = {column["name"] for column in columns}
-    for column in member_columns():
-        if column.name not in known:
-            wanted = CreateColumn(nodes.c[column.name]).compile(dialect=dialect)
-            connection.execute(text(f"ALTER TABLE {name} ADD COLUMN {wanted}"))
+    _add_columns(connection, tables.nodes, member_columns())
     tables.runs.create(connection, checkfirst=True)
 
 
-MIGRATIONS: dict[int, Callable[[Connection, Tables], None]] = {1: _create, 2: _add_runs}
+def _add_attempts(connection: Connection, tables: Tables) -> None:
+    """Runs that wait for their next attempt, or that somebody wants cancelled."""
+    runs = tables.runs
+    _add_columns(connection, runs, attempt_columns())
+    known = {index["name"] for index in inspect(connection).get_indexes(runs.name, runs.schema)}
+    for index in runs.indexes:
+        if index.name not in known:
+            index.create(connection)
+
+
+def _add_columns(connection: Connection, table: Table, columns: Iterable[Column[Any]]) -> None:
+    """Add those columns to a table that it does not have yet."""
+    dialect = connection.dialect
+    name = dialect.identifier_preparer.format_table(table)
+    found = inspect(connection).get_columns(table.name, schema=table.schema)
+    known = {column["name"] for column in found}
+    for column in columns:
+        if column.name not in known:
+            wanted = CreateColumn(table.c[column.name]).compile(dialect=dialect)
+            connection.execute(text(f"ALTER TABLE {name} ADD COLUMN {wanted}"))
+
+
+MIGRATIONS: dict[int, Callable[[Connection, Tables], None]] = {
+    1: _create,
+    2: _add_runs,
+    3: _add_attempts,
+}
 """What makes a database of the version before one of this version. Each can be done again, since
 some servers do not take back half of one."""
 

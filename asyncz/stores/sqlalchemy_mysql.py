@@ -17,10 +17,12 @@ from sqlalchemy.exc import IntegrityError
 
 from asyncz.stores.sqlalchemy_batches import (
     FOUND,
+    OPEN,
     SHOWN,
     End,
     Ended,
     FoundRun,
+    Going,
     Head,
     LockedTask,
     Move,
@@ -59,10 +61,13 @@ class MySQLBatches:
         found = connection.exec_driver_sql(lock, tuple(keys))
         return {key: LockedTask(next_run, added) for key, next_run, added in found}
 
-    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, int]:
+    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, Going]:
         count = self._written(COUNT, keys=_marks(keys))
-        found = connection.exec_driver_sql(count, tuple(keys))
-        return dict.fromkeys(keys, 0) | dict(iter(found.all()))
+        going = dict.fromkeys(keys, Going())
+        for active, key, number in connection.exec_driver_sql(count, tuple(keys)):
+            changed = {"active": number} if active == OPEN else {"has_waiting": True}
+            going[key] = going[key]._replace(**changed)
+        return going
 
     def begin(
         self,
@@ -156,7 +161,8 @@ LOCK = """
 """
 
 COUNT = """
-    SELECT task, COUNT(*) FROM {runs} WHERE active = 1 AND task IN ({keys}) GROUP BY task
+    SELECT active, task, COUNT(*) FROM {runs} WHERE active IN (1, 3) AND task IN ({keys})
+    GROUP BY active, task
 """
 
 MOVE = """
@@ -199,8 +205,8 @@ END = """
     UPDATE {ends} STRAIGHT_JOIN {runs} r FORCE INDEX (PRIMARY)
     ON r.task = s.task AND r.run_us = s.run_us AND r.kind = s.kind
     SET r.state = s.state, r.active = NULL, r.details = UNHEX(s.details), r.record = NULL,
-        r.finished_us = COALESCE(%s, {now})
-    WHERE r.owner = %s AND r.token = s.token AND (r.active IS NOT NULL OR r.state = 'lost')
+        r.attend_us = NULL, r.asked = NULL, r.finished_us = COALESCE(%s, {now})
+    WHERE r.owner = %s AND r.token = s.token AND (r.active < 3 OR r.state = 'lost')
 """
 
 FORGET = "DELETE FROM {runs} WHERE finished_us < %s ORDER BY finished_us LIMIT %s"

@@ -81,6 +81,12 @@ class NodeRows:
         rows: list[Any] = [*connection.execute(wanted.order_by(columns.number, columns.id))]
         return self._time.read(connection), rows
 
+    def is_alive(self, connection: Connection, node_id: str) -> bool:
+        """Whether nobody has buried a node, and it has not left."""
+        nodes = self._nodes
+        found = select(nodes.c.id).where(nodes.c.id == node_id, nodes.c.state == ALIVE)
+        return connection.execute(found).scalar() is not None
+
     def hold_alive(self, connection: Connection, node_id: str) -> int | None:
         """Keep a node from being buried until the transaction ends. The time; None: it was."""
         nodes = self._nodes

@@ -32,6 +32,7 @@ from asyncz.stores.sqlalchemy_batches import (
     End,
     Ended,
     FoundRun,
+    Going,
     Head,
     LockedTask,
     Move,
@@ -84,9 +85,9 @@ class PostgreSQLBatches:
         found = connection.execute(lock, {"keys": [*keys]})
         return {key: LockedTask(next_run, added) for key, next_run, added in found}
 
-    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, int]:
+    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, Going]:
         found = connection.execute(self._count, {"keys": [*keys]})
-        return dict.fromkeys(keys, 0) | dict(iter(found.all()))
+        return {key: Going(active, waiting) for key, active, waiting in found}
 
     def begin(
         self,
@@ -153,7 +154,10 @@ COUNT = """
         SELECT COUNT(*) FROM (
             SELECT 1 FROM {runs} r WHERE r.active = 1 AND r.task = s.task ORDER BY r.run_us
         ) AS q
-    ) FROM unnest(:keys) AS s(task)
+    ), (
+        SELECT r.run_us FROM {runs} r WHERE r.active = 3 AND r.task = s.task
+        ORDER BY r.run_us LIMIT 1
+    ) IS NOT NULL FROM unnest(:keys) AS s(task)
 """
 
 BEGIN = """
@@ -201,7 +205,7 @@ FIND_LAST = """
 END = """
     UPDATE {runs} r SET
         state = f.state, active = NULL, details = f.details, record = NULL,
-        finished_us = COALESCE(:now, {now})
+        attend_us = NULL, asked = NULL, finished_us = COALESCE(:now, {now})
     FROM (
         SELECT q.id, s.state, s.details
         FROM unnest(:tasks, :instants, :kinds, :tokens, :states, :details)
@@ -210,11 +214,11 @@ END = """
             SELECT o.ctid AS id FROM {runs} o
             WHERE o.task = s.task AND o.run_us = s.run_us AND o.kind = s.kind
                 AND o.owner = :node AND o.token = s.token
-                AND (o.active IS NOT NULL OR o.state = 'lost')
+                AND (o.active < 3 OR o.state = 'lost')
             ORDER BY o.added DESC LIMIT 1
         ) AS q
     ) AS f
-    WHERE r.ctid = f.id AND r.owner = :node AND (r.active IS NOT NULL OR r.state = 'lost')
+    WHERE r.ctid = f.id AND r.owner = :node AND (r.active < 3 OR r.state = 'lost')
     RETURNING r.followers
 """
 

@@ -17,7 +17,7 @@ from asyncz.stores.sqlalchemy_history import id_of
 from asyncz.stores.sqlalchemy_sharing import Sharing
 from asyncz.tasks.base import Task
 
-__all__ = ["Reaper", "open_run"]
+__all__ = ["Reaper", "TaskOf", "open_run", "ref_of"]
 
 TaskOf = Callable[[Row[Any]], tuple[Task | None, str | None]]
 """The task of a run, or why there is none."""
@@ -102,7 +102,7 @@ class Reaper:
             await pause()
             if row.delivery == ONCE and row.state == RUNNING:
                 yield _Fate(row, RunState.LOST, None)
-            elif row.attempt >= self._max_attempts:
+            elif row.attempt - (row.retries or 0) >= self._max_attempts:
                 yield _Fate(row, RunState.ABANDONED, None)
             elif row.record is None and row.task_record is None:
                 yield _Fate(row, RunState.CANCELLED, None)
@@ -152,12 +152,12 @@ class Reaper:
     def _note(self, fate: _Fate, waiting: Sequence[int]) -> None:
         run = fate.run
         if fate.ends_as is not None:
-            self._ended.append((_ref(run, run.token), fate.ends_as))
+            self._ended.append((ref_of(run, run.token), fate.ends_as))
             return
         taken = open_run(run, waiting, fate.task, None)
         self._taken.append(
             taken._replace(
-                ref=_ref(run, run.token + 1),
+                ref=ref_of(run, run.token + 1),
                 attempt=run.attempt + 1,
                 state=RunState.CLAIMED if run.delivery == ONCE else RunState.RUNNING,
             )
@@ -175,7 +175,7 @@ def open_run(
     """
     run_times = tuple(map(from_microseconds, (row.run_us, *followers)))
     return OpenRun(
-        _ref(row, row.token),
+        ref_of(row, row.token),
         RunState(row.state),
         row.attempt,
         run_times,
@@ -185,5 +185,6 @@ def open_run(
     )
 
 
-def _ref(row: Row[Any], token: int) -> RunRef:
+def ref_of(row: Row[Any], token: int) -> RunRef:
+    """What the owner of a run knows it by."""
     return RunRef(id_of(row), RunKind(row.kind), from_microseconds(row.run_us), token)

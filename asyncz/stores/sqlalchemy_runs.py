@@ -1,8 +1,11 @@
-"""The rows of runs: read, taken over, given back, noted down."""
+"""The rows of runs: read, taken over, given back, noted down.
+
+See `AttemptRows` for those that wait for their next attempt.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -22,12 +25,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from asyncz.enums import Delivery, RunState
-from asyncz.stores.sqlalchemy_batches import OPEN, QUEUED, RunName
+from asyncz.stores.sqlalchemy_batches import OPEN, QUEUED, WAITING, FoundRun, RunName
 from asyncz.stores.sqlalchemy_nodes import ALIVE
 from asyncz.stores.sqlalchemy_schema import Tables, family_of
 from asyncz.stores.sqlalchemy_time import StoreTime
 
-__all__ = ["RunRows"]
+__all__ = ["Explain", "RunRows", "is_behind", "is_named"]
+
+Explain = Callable[[bytes | None], bytes | None]
+"""Adds why a run has ended to what was said of it before."""
 
 RUNNING, CLAIMED = RunState.RUNNING.value, RunState.CLAIMED.value
 ONCE = Delivery.AT_MOST_ONCE.value
@@ -52,7 +58,7 @@ class RunRows:
         }
         tasks = tables.tasks
         # What is known of a run, and of its task as it is now, if that is the same one still.
-        self._open = select(
+        self.opened = select(
             *(column for column in runs.c if column.name != "details"),
             tasks.c.next_run_us,
             tasks.c.record.label("task_record"),
@@ -62,8 +68,9 @@ class RunRows:
 
     # What there is.
 
-    def look(self, connection: Connection) -> tuple[int, int | None, bool]:
-        """The time, the earliest next run time, and whether there are open runs of nobody."""
+    def look(self, connection: Connection) -> tuple[int, int | None, bool, int | None]:
+        """The time, the earliest next run time, whether there are open runs of nobody, and when
+        somebody has to attend to one."""
         runs, nodes, tasks = self._runs, self._tables.nodes, self._tables.tasks
         earliest = select(tasks.c.next_run_us).where(tasks.c.next_run_us.is_not(None))
         released = self._oldest_open(runs.c.owner.is_(None))
@@ -72,13 +79,16 @@ class RunRows:
             nodes.c.state != ALIVE,
             self._oldest_open(runs.c.owner == nodes.c.id).is_not(None),
         )
+        # Nothing more is asked of it, which might be a reason to read it by another index.
+        waits = select(runs.c.attend_us).where(runs.c.attend_us.is_not(None))
         looked = select(
             self._time.expression(connection),
             earliest.order_by(tasks.c.next_run_us).limit(1).scalar_subquery(),
             or_(released.is_not(None), left.limit(1).scalar_subquery().is_not(None)),
+            waits.order_by(runs.c.attend_us).limit(1).scalar_subquery(),
         )
-        now, moment, has_unowned = connection.execute(looked).one()
-        return now, moment, bool(has_unowned)
+        now, moment, has_unowned, attend_at = connection.execute(looked).one()
+        return now, moment, bool(has_unowned), attend_at
 
     def _oldest_open(self, whose: ColumnElement[bool]) -> ScalarSelect[int]:
         """Since when somebody has an open run. Not EXISTS, for which PostgreSQL forgets the order,
@@ -92,7 +102,7 @@ class RunRows:
     def owned(self, connection: Connection, node_id: str) -> list[Row[Any]]:
         """The open runs of a node, oldest first, and their tasks."""
         runs = self._runs
-        wanted = self._open.where(runs.c.active == OPEN, runs.c.owner == node_id)
+        wanted = self.opened.where(runs.c.active == OPEN, runs.c.owner == node_id)
         return list(connection.execute(wanted.order_by(runs.c.run_us, runs.c.task)))
 
     def unowned(self, connection: Connection, after: Row[Any] | None, limit: int) -> list[Row[Any]]:
@@ -104,11 +114,11 @@ class RunRows:
         """
         runs, nodes = self._runs, self._tables.nodes
         alive = exists().where(nodes.c.id == runs.c.owner, nodes.c.state == ALIVE)
-        wanted = self._open.where(runs.c.active == OPEN, ~alive)
+        wanted = self.opened.where(runs.c.active == OPEN, ~alive)
         order = (runs.c.run_us, runs.c.task, runs.c.kind, runs.c.added)
         if after is not None:
             wanted = wanted.where(
-                _is_behind(order, (after.run_us, after.task, after.kind, after.added))
+                is_behind(order, (after.run_us, after.task, after.kind, after.added))
             )
         return list(connection.execute(wanted.order_by(*order).limit(limit)))
 
@@ -131,7 +141,8 @@ class RunRows:
         # Not for runs of another task that had this id before.
         is_its = and_(table.c.id == runs.c.task, table.c.added == runs.c.added)
         record = select(table.c.record).where(is_its).scalar_subquery()
-        bare = and_(runs.c.task.in_(tasks), runs.c.active == OPEN, runs.c.record.is_(None))
+        is_open = runs.c.active.in_([OPEN, WAITING])
+        bare = and_(runs.c.task.in_(tasks), is_open, runs.c.record.is_(None))
         connection.execute(update(runs).where(bare).values(record=record))
 
     def note(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -142,16 +153,16 @@ class RunRows:
         """Mark a run as running; whether this node may start it."""
         runs = self._runs
         started = func.coalesce(runs.c.started_us, self._time.expression(connection))
-        return self._change(
-            connection, self._owned(node_id, name, token), state=RUNNING, started_us=started
+        return self.change(
+            connection, self.is_owned(node_id, name, token), state=RUNNING, started_us=started
         )
 
     def release(self, connection: Connection, node_id: str, name: RunName, token: int) -> None:
         """Give a run back that was not carried out."""
         runs = self._runs
         fewer = case((runs.c.attempt > 0, runs.c.attempt - 1), else_=0)
-        self._change(
-            connection, self._owned(node_id, name, token),
+        self.change(
+            connection, self.is_owned(node_id, name, token),
             state=CLAIMED, owner=None, attempt=fewer, started_us=None,
         )  # fmt: skip
         waiting = and_(
@@ -162,23 +173,37 @@ class RunRows:
             runs.c.kind == name.kind,
             runs.c.token == token,
         )
-        self._change(connection, waiting, owner=None, attempt=fewer)
+        self.change(connection, waiting, owner=None, attempt=fewer)
 
     def take(self, connection: Connection, node_id: str, run: Row[Any], now: int) -> bool:
         """Make a run this node's; False: somebody else was first."""
         new = {"owner": node_id, "token": run.token + 1, "attempt": run.attempt + 1}
         state = {} if run.delivery == ONCE else {"state": RUNNING, "started_us": now}
-        taken = self._change(connection, self._as_it_was(run), **new, **state)
+        taken = self.change(connection, self.is_as_it_was(run), **new, **state)
         if taken and run.followers:
-            self._change(connection, self._behind(run), **new)
+            self.change(connection, self._behind(run), **new)
         return taken
 
-    def settle(self, connection: Connection, run: Row[Any], state: str, now: int) -> bool:
+    def settle(
+        self,
+        connection: Connection,
+        run: Row[Any] | FoundRun,
+        state: str,
+        now: int,
+        explain: Explain | None = None,
+    ) -> bool:
         """End a run that is nobody's, with all that wait behind it; False: it is somebody's."""
-        ended = {"state": state, "active": None, "record": None, "finished_us": now}
-        settled = self._change(connection, self._as_it_was(run), **ended)
-        if settled and run.followers:
-            self._change(connection, self._behind(run), **ended)
+        ended: dict[str, Any] = {"state": state, "active": None, "record": None}
+        ended |= {"finished_us": now, "attend_us": None, "asked": None}
+        this, details = self.is_as_it_was(run), self._runs.c.details
+        head = behind = ended
+        if explain is not None:
+            before = connection.execute(select(details).where(this)).scalar()
+            head = {**ended, "details": explain(before)}
+            behind = {**ended, "details": explain(None)}
+        settled = self.change(connection, this, **head)
+        if settled and isinstance(run, Row) and run.followers:
+            self.change(connection, self._behind(run), **behind)
         return settled
 
     def cancel_left_out(
@@ -196,36 +221,52 @@ class RunRows:
         )
         for task, head_us, kind, token, run_us, added in connection.execute(waiting).all():
             if (RunName(task, head_us, kind), token) in heads:
-                this = and_(_is(self._runs, RunName(task, run_us, kind)), columns.added == added)
-                self._change(
+                this = and_(
+                    is_named(self._runs, RunName(task, run_us, kind)), columns.added == added
+                )
+                self.change(
                     connection, this, state=RunState.CANCELLED.value, active=None,
                     finished_us=self._time.expression(connection),
                 )  # fmt: skip
 
-    def _change(self, connection: Connection, which: ColumnElement[bool], **values: Any) -> bool:
+    def note_of(
+        self, connection: Connection, node_id: str, name: RunName, token: int, explain: Explain
+    ) -> bool:
+        """Change what is said of a node's open run; whether there is one."""
+        this, details = self.is_owned(node_id, name, token), self._runs.c.details
+        found = connection.execute(select(details).where(this)).all()
+        if not found:
+            return False
+        return self.change(connection, this, details=explain(found[0].details))
+
+    # Which.
+
+    def change(self, connection: Connection, which: ColumnElement[bool], **values: Any) -> bool:
+        """Change the runs that are meant; whether there are any."""
         changed = update(self._runs).where(which).values(**values)
         return bool(connection.execute(changed).rowcount)
 
-    def _owned(self, node_id: str, name: RunName, token: int) -> ColumnElement[bool]:
+    def is_owned(self, node_id: str, name: RunName, token: int) -> ColumnElement[bool]:
+        """That open run, if it is this node's."""
         columns = self._runs.c
         return and_(
-            _is(self._runs, name),
+            is_named(self._runs, name),
             columns.owner == node_id,
             columns.token == token,
             columns.active == OPEN,
         )
 
-    def _as_it_was(self, run: Row[Any]) -> ColumnElement[bool]:
+    def is_as_it_was(self, run: Row[Any] | FoundRun) -> ColumnElement[bool]:
         """That run, if nobody has changed whose it is since it was read."""
         columns = self._runs.c
         same_owner = columns.owner.is_(None) if run.owner is None else columns.owner == run.owner
         return and_(
-            _is(self._runs, RunName(run.task, run.run_us, run.kind)),
+            is_named(self._runs, RunName(run.task, run.run_us, run.kind)),
             columns.added == run.added,
             same_owner,
             columns.token == run.token,
             columns.state == run.state,
-            columns.active == OPEN,
+            columns.active == run.active,
         )
 
     def _behind(self, run: Row[Any]) -> ColumnElement[bool]:
@@ -239,16 +280,17 @@ class RunRows:
         )
 
 
-def _is(runs: Any, name: RunName) -> ColumnElement[bool]:
+def is_named(runs: Any, name: RunName) -> ColumnElement[bool]:
+    """The run of that name; several if the task was added anew."""
     columns = runs.c
     return and_(columns.task == name.task, columns.run_us == name.run_us, columns.kind == name.kind)
 
 
-def _is_behind(columns: Sequence[Any], place: Sequence[Any]) -> ColumnElement[bool]:
+def is_behind(columns: Sequence[Any], place: Sequence[Any]) -> ColumnElement[bool]:
     """Whether a row comes after a place, by several columns."""
     first, *others = zip(columns, place, strict=True)
     column, value = first
     if not others:
         return column > value  # type: ignore[no-any-return]
-    rest = _is_behind(columns[1:], place[1:])
+    rest = is_behind(columns[1:], place[1:])
     return or_(column > value, and_(column == value, rest))

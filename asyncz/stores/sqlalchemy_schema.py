@@ -29,6 +29,7 @@ from asyncz.exceptions import ConfigurationError
 __all__ = [
     "DEFAULT_TABLENAME",
     "Tables",
+    "attempt_columns",
     "check_identifier",
     "family_of",
     "make_tables",
@@ -215,7 +216,8 @@ def _run_columns() -> Iterator[Column[Any]]:
     yield Column("added", BigInteger, primary_key=True, autoincrement=False)
     yield Column("task_id", RecordBytes(), nullable=True)  # UTF-8, where the key is not it
     yield Column("state", ExactText(16), nullable=False)
-    # 1: claimed or running; 2: queued; nothing once it is settled. MySQL has no partial indexes.
+    # 1: claimed or running; 2: queued; 3: waits for its next attempt; nothing once it is settled.
+    # MySQL has no partial indexes.
     yield Column("active", SmallInteger, nullable=True)
     yield Column("head_us", BigInteger, nullable=True)
     yield Column("followers", Integer, nullable=False)
@@ -229,13 +231,25 @@ def _run_columns() -> Iterator[Column[Any]]:
         yield Column(name, BigInteger, nullable=True)
     yield Column("details", RecordBytes(), nullable=True)
     yield Column("record", RecordBytes(), nullable=True)
+    yield from attempt_columns()
+
+
+def attempt_columns() -> Iterator[Column[Any]]:
+    """What version 3 has brought; few runs have any of it."""
+    # When somebody has to see to it: at its next attempt; 0 if it is to be cancelled.
+    yield Column("attend_us", BigInteger, nullable=True)
+    yield Column("retries", Integer, nullable=True)  # attempts that no death has brought about
+    yield Column("asked", RecordBytes(), nullable=True)  # who wants it cancelled
 
 
 def _run_indexes(name: str) -> Iterator[Index]:
     is_open, is_done = text("active IS NOT NULL"), text("finished_us IS NOT NULL")
+    is_due = text("attend_us IS NOT NULL")
     where: dict[str, Any] = {"postgresql_where": is_open, "sqlite_where": is_open}
     yield Index(f"{name}_own", "active", "owner", "run_us", **where)
     yield Index(f"{name}_open", "active", "task", "run_us", "kind", unique=True, **where)
     yield Index(f"{name}_late", "run_us", "task")
     where = {"postgresql_where": is_done, "sqlite_where": is_done}
     yield Index(f"{name}_done", "finished_us", **where)
+    where = {"postgresql_where": is_due, "sqlite_where": is_due}
+    yield Index(f"{name}_attend", "attend_us", "task", "run_us", "kind", **where)

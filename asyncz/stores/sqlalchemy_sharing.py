@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from asyncz.clock import Clock
 from asyncz.stores.cluster import Fired
+from asyncz.stores.sqlalchemy_attempts import AttemptRows
 from asyncz.stores.sqlalchemy_batches import Batches
 from asyncz.stores.sqlalchemy_claims import Claims
 from asyncz.stores.sqlalchemy_database import OwnDatabase
@@ -46,6 +48,8 @@ class Sharing:
         self.nodes = NodeRows(tables, self.time)
         self.runs = RunRows(tables, self.time)
         self.batches = BATCHES[database.family](tables)
+        self.attempts = AttemptRows(tables, self.time, self.runs, self.batches)
+        self.attended_until: Row[Any] | None = None
         self.members: set[str] = set()
         self.answers: OrderedDict[tuple[str, str], list[Fired]] = OrderedDict()
         # For steps that are made without being a node.

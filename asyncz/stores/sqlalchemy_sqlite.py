@@ -20,6 +20,7 @@ from asyncz.stores.sqlalchemy_batches import (
     End,
     Ended,
     FoundRun,
+    Going,
     Head,
     LockedTask,
     Move,
@@ -52,11 +53,14 @@ class SQLiteBatches:
         self, connection: Connection, keys: Sequence[str], waits: bool
     ) -> dict[str, LockedTask]:
         found = connection.exec_driver_sql(self._lock, (json.dumps(keys),))
-        return {key: LockedTask._make(row) for key, *row in found}
+        return {
+            key: LockedTask(next_run, added, Going(active, bool(has_waiting)))
+            for key, next_run, added, active, has_waiting in found
+        }
 
-    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, int]:
+    def count_active(self, connection: Connection, keys: Sequence[str]) -> dict[str, Going]:
         found = connection.exec_driver_sql(self._count, (json.dumps(keys),))
-        return dict.fromkeys(keys, 0) | dict(iter(found.all()))
+        return {key: Going(active, bool(has_waiting)) for key, active, has_waiting in found}
 
     def begin(
         self,
@@ -131,13 +135,16 @@ def _quoted(table: Any) -> str:
 # Nobody else writes now, so the runs can be counted at the same time.
 LOCK = """
     SELECT t.id, t.next_run_us, t.added,
-        (SELECT COUNT(*) FROM {runs} r WHERE r.active = 1 AND r.task = t.id)
+        (SELECT COUNT(*) FROM {runs} r WHERE r.active = 1 AND r.task = t.id),
+        EXISTS (SELECT 1 FROM {runs} r WHERE r.active = 3 AND r.task = t.id)
     FROM {tasks} t WHERE t.id IN (SELECT value FROM json_each(?))
 """
 
 COUNT = """
-    SELECT task, COUNT(*) FROM {runs}
-    WHERE active = 1 AND task IN (SELECT value FROM json_each(?)) GROUP BY task
+    SELECT s.value,
+        (SELECT COUNT(*) FROM {runs} r WHERE r.active = 1 AND r.task = s.value),
+        EXISTS (SELECT 1 FROM {runs} r WHERE r.active = 3 AND r.task = s.value)
+    FROM json_each(?) AS s
 """
 
 MOVE = """
@@ -192,7 +199,8 @@ FIND_LAST = """
 
 END = """
     UPDATE {runs} SET
-        state = s.ended, active = NULL, details = NULL, record = NULL, finished_us = s.now
+        state = s.ended, active = NULL, details = NULL, record = NULL, attend_us = NULL,
+        asked = NULL, finished_us = s.now
     FROM (
         SELECT json_extract(value, '$[0]') AS task, json_extract(value, '$[1]') AS run_us,
             json_extract(value, '$[2]') AS kind, json_extract(value, '$[3]') AS token,
@@ -201,7 +209,7 @@ END = """
     ) AS s
     WHERE {runs}.task = s.task AND {runs}.run_us = s.run_us AND {runs}.kind = s.kind
         AND {runs}.owner = s.owner AND {runs}.token = s.token
-        AND ({runs}.active IS NOT NULL OR {runs}.state = 'lost')
+        AND ({runs}.active < 3 OR {runs}.state = 'lost')
     RETURNING followers
 """
 
