@@ -231,14 +231,22 @@ RUN_PARTS = {
             end
             note(run)
         end
-        local function leave_places(run, state)
+        local function leave_places(run)
             if HELD[run.state] then
                 disowned[#disowned + 1] = prefix(run.owner) .. run.ident
                 closed[#closed + 1] = run.ident
             elseif run.state == 'w' then
+                dropped[#dropped + 1] = run.ident
                 unwait(run)
             end
-            if OPEN[run.state] and state ~= 'w' then dropped[#dropped + 1] = run.ident end
+        end
+        -- What is tried again keeps the record that it, or the one before it, has of its own.
+        local function keep(run, head)
+            local record = redis.call('HGET', kept, head)
+            if record then
+                copied[#copied + 1] = run.ident
+                copied[#copied + 1] = record
+            end
         end
         local function shed(run)
             local more = run.more
@@ -248,25 +256,20 @@ RUN_PARTS = {
         end
         local function settle(run, now, state, text, said)
             local head, name, times = run.ident, string.sub(run.ident, TIME + 1), run.followers
-            local record
-            leave_places(run, state)
+            leave_places(run)
             pass_on(run, state, run.owner)
             if run.more then shed(run) end
-            -- One that is tried again is tried alone.
-            if state == 'w' then run.followers = '' end
+            if state == 'w' then
+                run.followers = ''
+                keep(run, head)
+            end
             put_end(run, now, text)
             run.followers, run.more = '', nil
             for position = 1, #times, TIME do
                 local time = string.sub(times, position, position + TIME - 1)
                 run.ident = time .. name
                 run.state, text = said(time)
-                if run.state == 'w' then
-                    if record == nil then record = redis.call('HGET', kept, head) end
-                    if record then
-                        copied[#copied + 1] = run.ident
-                        copied[#copied + 1] = record
-                    end
-                end
+                if run.state == 'w' then keep(run, head) end
                 if run.state then put_end(run, now, text) end
             end
         end
@@ -301,6 +304,7 @@ RUN_PARTS = {
             free_places()
             send('HSET', runs, written)
             send('ZREM', owned, disowned)
+            send('HDEL', kept, closed)
             send('HDEL', kept, dropped)
             send('HSET', kept, copied)
             send('RPUSH', settled, entries)

@@ -243,11 +243,27 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
             end
             ends[#ends + 1] = found
         end
+        -- Of nearly all runs it is enough to replace state and time: nothing else is known of them.
+        local plain = {cl = true, co = true, rl = true, ro = true}
+        local alone, own = string.format('%03d%06d', #node, 0) .. node, prefix(node)
+        local size = HEAD + #node
+        local function is_plain(found, value)
+            return value and plain[string.sub(value, 1, 2)] and found.state ~= 'w'
+                and string.sub(value, 94, size) == alone and string.sub(value, 3, 14) == found.token
+        end
         for i, value in ipairs(values_of(runs, idents)) do
-            local found = ends[i]
-            local run = owned_run(idents[i], value, node, tonumber(found.token))
-            said[i] = '0'
-            if run and (HELD[run.state] or run.state == 'l') then
+            local found, ident = ends[i], idents[i]
+            local run = not is_plain(found, value)
+                and owned_run(ident, value, node, tonumber(found.token))
+            said[i] = run == false and '1' or '0'
+            if run == false then
+                disowned[#disowned + 1] = own .. ident
+                closed[#closed + 1] = ident
+                written[#written + 1] = ident
+                written[#written + 1] = found.state .. string.sub(value, 2, 56) .. now
+                    .. string.sub(value, 76, size) .. found.text
+                entries[#entries + 1] = now .. ident
+            elseif run and (HELD[run.state] or run.state == 'l') then
                 said[i] = '1'
                 local said_of = found.outcomes
                 local left_out = run.state ~= 'l' and {'x', ''}
