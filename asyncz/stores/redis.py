@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import datetime
 from logging import Logger, getLogger
@@ -11,11 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 from asyncz.clock import SystemClock
+from asyncz.enums import RunState
 from asyncz.exceptions import StoreError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.serializers.json import to_microseconds
 from asyncz.stores.base import NO_IDS
 from asyncz.stores.cluster import (
+    Attended,
     ClusterStore,
     Fired,
     Firing,
@@ -66,7 +68,7 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
     Each change is one script, so it is made as a whole or not at all, and once, also when the
     connection breaks while it is made: it is then repeated, and the server knows a repetition.
     Several schedulers may use the same keys. If the records are encrypted, so is what is said of
-    runs: reasons, errors, tracebacks.
+    runs: reasons, errors, tracebacks, their own notes, and who has asked to cancel one.
 
     Args:
         database: The number of the database.
@@ -235,7 +237,7 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
         seen = await self._runs.look()
         if seen.has_batches:
             await self._started_batches.finish()
-        return Look(seen.now, seen.next_run_time, seen.unowned > 0)
+        return Look(seen.now, seen.next_run_time, seen.unowned > 0, seen.attend_at)
 
     async def fire(self, node_id: str, claim: str, firings: Sequence[Firing]) -> list[Fired]:
         if any(firing.forget for firing in firings):
@@ -259,6 +261,17 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
     ) -> Reaped:
         return await self._runs.reap(node_id, bury, max_attempts, limit)
 
+    async def note_runs(
+        self, node_id: str, notes: Sequence[tuple[RunRef, Mapping[str, Any]]]
+    ) -> list[bool]:
+        return await self._runs.attempts.note(node_id, notes)
+
+    async def attend(self, node_id: str, limit: int = 100) -> Attended:
+        return await self._runs.attempts.attend(node_id, limit)
+
+    async def cancel_run(self, task_id: str, scheduled_time: datetime, by: str) -> RunState | None:
+        return await self._runs.attempts.cancel(task_id, scheduled_time, by)
+
     async def get_runs(self, query: RunQuery) -> list[Run]:
         return await self._runs.runs(query)
 
@@ -267,6 +280,16 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
 
     async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
         return await self._runs.last_runs(task_ids)
+
+    async def prune_runs(
+        self,
+        task_id: str,
+        states: frozenset[RunState],
+        keep: int,
+        before: datetime,
+        limit: int = 1_000,
+    ) -> int:
+        return await self._runs.attempts.prune(task_id, states, keep, before, limit)
 
     async def forget_runs(self, before: datetime, limit: int = 1_000) -> int:
         return await self._runs.forget(before, limit)

@@ -22,6 +22,9 @@ NAMES = {
     "owned": "runs:owned",
     "kept": "runs:kept",
     "settled": "runs:settled",
+    "waits": "runs:waits",
+    "waiting": "runs:waiting",
+    "asked": "runs:asked",
     "nodes": "nodes",
     "leases": "nodes:leases",
     "gone": "nodes:gone",
@@ -49,6 +52,9 @@ class RedisKeys(NamedTuple):
         owned: Sorted set, by bytes: the idents of open runs, by owner.
         kept: Hash: ident of an open run to the record of its task, which is forgotten.
         settled: List: when it was settled and ident, of settled runs.
+        waits: Sorted set, by bytes: when it is tried again and ident, of retrying runs, by task.
+        waiting: Sorted set, by bytes: of each task that has any, the earliest such time.
+        asked: Sorted set, by bytes: the idents of open runs that are to be cancelled, by owner.
         nodes: Hash: id of a node to what is known of it.
         leases: Sorted set: the ids of nodes that are alive, by the end of their leases.
         gone: Sorted set: the ids of nodes that are not, and may still own runs.
@@ -70,6 +76,9 @@ class RedisKeys(NamedTuple):
     owned: bytes
     kept: bytes
     settled: bytes
+    waits: bytes
+    waiting: bytes
+    asked: bytes
     nodes: bytes
     leases: bytes
     gone: bytes

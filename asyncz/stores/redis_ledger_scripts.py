@@ -7,7 +7,7 @@ __all__ = ["LEDGER_BODIES"]
 LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
     # name: keys, parts, text
     "look": (
-        "run_times owned gone batches",
+        "run_times owned gone batches waiting asked",
         "tools clock spans",
         """
         local found = redis.call('ZRANGEBYLEX', run_times, '-', '(p', 'LIMIT', 0, 1)
@@ -16,13 +16,17 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
             left = left + redis.call('ZLEXCOUNT', owned, first(node), last(node))
         end
         local due = found[1] and string.sub(found[1], 1, TIME) or ''
-        return {clock(ARGV[1]), due, left, redis.call('EXISTS', batches)}
+        found = redis.call('ZRANGEBYLEX', waiting, '-', '+', 'LIMIT', 0, 1)
+        local again = found[1] and string.sub(found[1], 1, TIME) or ''
+        return {
+            clock(ARGV[1]), due, left, redis.call('EXISTS', batches),
+            again, redis.call('EXISTS', asked),
+        }
         """,
     ),
-    # With each run the record it can be run by: its own, or its task's of today.
     "owned": (
         "owned runs kept places tasks",
-        "tools spans runs pairs",
+        "tools spans runs pairs record",
         """
         local owner, from, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
         from = from == '' and first(owner) or '(' .. from
@@ -33,16 +37,8 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
             used = i
             local ident = string.sub(member, #prefix(owner) + 1)
             local value = redis.call('HGET', runs, ident)
-            local own = redis.call('HGET', kept, ident)
-            local place = redis.call('HGET', places, key_of(ident))
             put(ident, value)
-            if own then
-                put(string.sub(own, 1, PLACE), string.sub(own, PLACE + 1))
-            elseif place and string.sub(place, TIME + 2, PLACE - 1) == order_of(value) then
-                put(string.sub(place, 1, PLACE), redis.call('HGET', tasks, key_of(ident)) or '')
-            else
-                put('', '')
-            end
+            put_record(ident, value)
         end
         local more = used < #found or #found == limit
         return {more and 1 or 0, found[used] or '', table.concat(out)}
@@ -59,17 +55,18 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
     ),
     # What follows a head that is open looks like it, but that it waits.
     "history": (
-        "runs by_time by_task owned",
+        "runs by_time by_task owned waits",
         "tools runs pairs",
         """
-        local sets = {by_time = by_time, by_task = by_task, owned = owned}
+        local sets = {by_time = by_time, by_task = by_task, owned = owned, waits = waits}
+        local before = ARGV[1] == 'waits' and TIME or 0
         local found = redis.call('ZREVRANGEBYLEX', sets[ARGV[1]], ARGV[2], ARGV[3],
             'LIMIT', 0, tonumber(ARGV[4]))
         local idents, used = {}, 0
         for i, member in ipairs(found) do
             idents[i] = member
             if ARGV[1] ~= 'by_time' then
-                idents[i] = string.sub(member, 9 + tonumber(string.sub(member, 1, 8)))
+                idents[i] = string.sub(member, 9 + before + tonumber(string.sub(member, 1, 8)))
             end
         end
         for i, value in ipairs(values_of(runs, idents)) do
@@ -111,10 +108,11 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
         return {used, table.concat(out)}
         """,
     ),
-    # A run may have been settled a second time since, or be another one by now.
+    # A run may have been settled a second time since, or wait for its next attempt, or be another
+    # one by now.
     "forget": (
         "runs by_time by_task settled call",
-        "once tools checks clock spans",
+        "once tools checks clock spans runs",
         """
         local before, gone = number_of(ARGV[2]), {}
         local of_task, seen = {}, 0
@@ -123,7 +121,8 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
             if number_of(time) >= before then break end
             seen = seen + 1
             local value = redis.call('HGET', runs, ident)
-            if value and string.sub(value, 57, 75) == time then
+            local is_open = value and OPEN[string.sub(value, 1, 1)]
+            if value and not is_open and string.sub(value, 57, 75) == time then
                 local is_earlier = string.find(string.sub(ident, -1), '%u')
                 local key = string.sub(ident, TIME + 1, is_earlier and -20 or -2)
                 gone[#gone + 1] = ident

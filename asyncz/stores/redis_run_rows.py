@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from asyncz.enums import Delivery, NodeState, RunKind, RunState
 from asyncz.exceptions import UnreadableRecordError
-from asyncz.runs.base import Run
+from asyncz.runs.base import Run, readable_notes
 from asyncz.serializers.json import from_microseconds, to_microseconds
-from asyncz.stores.cluster import Firing, Node, NodeRecord, OpenRun, RunEnd, RunOutcome, RunRef
+from asyncz.stores.cluster import Node, NodeRecord, OpenRun, RunOutcome, RunRef
 from asyncz.stores.redis_rows import (
     NEVER,
     TIME_LENGTH,
@@ -22,21 +22,18 @@ from asyncz.stores.redis_rows import (
     encode_key,
     encode_time,
 )
-from asyncz.stores.redis_run_lua import HEAD, NODE_HEAD
+from asyncz.stores.redis_run_lua import HEAD, MORE, NODE_HEAD
 
 __all__ = [
+    "KINDS",
     "STATES",
     "STATE_OF",
     "RunTexts",
     "StoredRun",
     "encode_moment",
     "ident_of",
-    "in_parts",
     "info_of",
     "moment_of",
-    "pack_end",
-    "pack_firing",
-    "pack_ref",
     "prefix_of",
     "read_node",
     "read_run",
@@ -46,6 +43,7 @@ STATES = {
     RunState.QUEUED: b"q",
     RunState.CLAIMED: b"c",
     RunState.RUNNING: b"r",
+    RunState.RETRYING: b"w",
     RunState.SUCCEEDED: b"s",
     RunState.FAILED: b"f",
     RunState.LOST: b"l",
@@ -64,10 +62,8 @@ DELIVERY_OF = {letter: delivery for delivery, letter in DELIVERIES.items()}
 NODE_STATES = {b"a": NodeState.ALIVE, b"d": NodeState.DEAD, b"l": NodeState.LEFT}
 EARLIER = 1 + 18
 """Letters at the end of the ident of a run whose task's id belongs to another one since."""
-TOKEN = b"%012d"
 
-_SIZE = Struct("<I")
-_THREE = Struct("<III")
+_MORE = Struct(MORE.replace("I4", "I"))
 
 
 class StoredRun(NamedTuple):
@@ -77,7 +73,12 @@ class StoredRun(NamedTuple):
         key: Of its task.
         time: When it was due.
         kind: Its letter.
+        attempt: How often it was claimed.
+        finished: When it was, or, while it waits, when it is tried again.
         followers: The times of those that follow it.
+        text: What was said of it when it ended, or when its last attempt did.
+        mark: Who has asked to cancel it.
+        notes: What it has said of itself since.
     """
 
     key: str
@@ -93,6 +94,8 @@ class StoredRun(NamedTuple):
     owner: str
     followers: tuple[bytes, ...]
     text: bytes
+    mark: bytes = b""
+    notes: bytes = b""
 
     @property
     def ref(self) -> RunRef:
@@ -110,6 +113,14 @@ class StoredRun(NamedTuple):
         return self._replace(
             owner=node_id, token=self.token + 1, attempt=self.attempt + 1,
             state=self.state if once else RunState.RUNNING,
+        )  # fmt: skip
+
+    def tried_by(self, node_id: str) -> StoredRun:
+        """What it becomes when that node takes its next attempt."""
+        once = self.delivery is Delivery.AT_MOST_ONCE
+        return self._replace(
+            owner=node_id, token=self.token + 1, attempt=self.attempt + 1,
+            state=RunState.CLAIMED if once else RunState.RUNNING,
         )  # fmt: skip
 
     def opened(self, task: Any, error: str | None) -> OpenRun:
@@ -147,7 +158,7 @@ class RunTexts:
 
         Args:
             task_id, moment: Of the run.
-            facts: `r` reason, `e` error, `t` traceback.
+            facts: `r` reason, `e` error, `t` traceback, `o` notes, `c` who has asked to cancel it.
             clear: `n` occurrences, `l` the last of them: in clear as all times are.
         """
         known = {name: value for name, value in facts.items() if value is not None}
@@ -172,15 +183,22 @@ class RunTexts:
 
     def outcome(self, task_id: str, outcome: RunOutcome) -> bytes:
         """What an outcome says beside its state."""
-        if outcome.reason is outcome.error is outcome.traceback is None:
+        notes = outcome.notes
+        if outcome.reason is outcome.error is outcome.traceback is None and notes is None:
             return b""
-        facts = {"r": outcome.reason, "e": outcome.error, "t": outcome.traceback}
+        facts: dict[str, Any] = {"r": outcome.reason, "e": outcome.error, "t": outcome.traceback}
+        if notes is not None:
+            facts["o"] = dict(notes)
         return self.pack(task_id, outcome.scheduled_time, facts)
+
+    def asker(self, stored: StoredRun) -> str:
+        """Who has asked to cancel a run; nobody's name, if somebody else encrypted it."""
+        return str(self.unpack(stored.key, moment_of(stored.time), stored.mark).get("c", ""))
 
     def run(self, stored: StoredRun) -> Run:
         """A run for people."""
         moment = moment_of(stored.time)
-        facts = self.unpack(stored.key, moment, stored.text)
+        facts, is_waiting = self._facts(stored, moment), stored.state is RunState.RETRYING
         several = facts.get("n", 1) > 1
         return Run(
             task_id=stored.key,
@@ -195,11 +213,22 @@ class RunTexts:
             token=stored.token,
             claimed_at=moment_of(stored.claimed),
             started_at=_moment_or_none(stored.started),
-            finished_at=_moment_or_none(stored.finished),
+            finished_at=None if is_waiting else _moment_or_none(stored.finished),
+            retry_at=moment_of(stored.finished) if is_waiting else None,
             reason=facts.get("r"),
             error=facts.get("e"),
             traceback=facts.get("t"),
+            **readable_notes(facts.get("o")),
         )
+
+    def _facts(self, stored: StoredRun, moment: datetime) -> dict[str, Any]:
+        """What is known of a run. One that follows another looks like it, but nothing is said."""
+        if stored.state is RunState.QUEUED:
+            return {}
+        facts = self.unpack(stored.key, moment, stored.text)
+        if stored.notes:
+            facts["o"] = self.unpack(stored.key, moment, stored.notes).get("o")
+        return facts
 
 
 def encode_moment(moment: datetime) -> bytes:
@@ -222,91 +251,44 @@ def prefix_of(text: bytes) -> bytes:
     return b"%08d" % len(text) + text
 
 
-def pack_firing(firing: Firing, is_readable: bool, texts: RunTexts) -> tuple[bytes, int]:
-    """A firing for the scripts, and how many runs it may enter."""
-    task_id = str(firing.task.id)
-    key = encode_key(task_id)
-    letter = b"f" if firing.forget else b"-"
-    expected = _time_or_paused(firing.expected)
-    task, run_times = firing.task, firing.run_times
-    packed = [
-        _THREE.pack(len(run_times), len(firing.unrun), task.max_instances),
-        KINDS[firing.kind], DELIVERIES[task.delivery], letter if is_readable else b"x",
-        expected, _time_or_paused(firing.next_run_time), _SIZE.pack(len(key)), key,
-    ]  # fmt: skip
-    for moment in run_times:
-        packed.append(expected if moment is firing.expected else encode_moment(moment))
-    for unrun in firing.unrun:
-        last = encode_moment(unrun.last).decode()
-        text = texts.pack(task_id, unrun.first, {"r": unrun.reason}, n=unrun.occurrences, l=last)
-        packed += [STATES[unrun.state], encode_moment(unrun.first), _SIZE.pack(len(text)), text]
-    return b"".join(packed), 1 + len(run_times) + len(firing.unrun)
-
-
-def pack_ref(ref: RunRef, letter: bytes = b"") -> bytes:
-    """A run for the scripts, with something about it."""
-    ident = ident_of(ref)
-    return b"".join((TOKEN % ref.token, letter, _SIZE.pack(len(ident)), ident))
-
-
-def pack_end(end: RunEnd, texts: RunTexts) -> tuple[bytes, int]:
-    """How a run ended for the scripts, and how many runs that settles."""
-    ref = end.ref
-    time, key = encode_moment(ref.scheduled_time), encode_key(ref.task_id)
-    said = {_time_of(outcome.scheduled_time, ref, time): outcome for outcome in end.outcomes}
-    head = said.pop(time, None) or RunOutcome(ref.scheduled_time, RunState.CANCELLED)
-    ident, text = time + key + KINDS[ref.kind], texts.outcome(ref.task_id, head)
-    packed = [
-        _SIZE.pack(len(said)), TOKEN % ref.token, STATES[head.state],
-        _SIZE.pack(len(ident)), ident, _SIZE.pack(len(text)), text,
-    ]  # fmt: skip
-    if not said:
-        return b"".join(packed), 1
-    for time, outcome in said.items():
-        text = texts.outcome(ref.task_id, outcome)
-        packed += [time, STATES[outcome.state], _SIZE.pack(len(text)), text]
-    return b"".join(packed), 1 + len(said)
-
-
-def in_parts(packed: Sequence[tuple[bytes, int]], runs: int, size: int) -> Iterator[bytes]:
-    """Things for the scripts with their numbers of runs, in parts.
-
-    A part has as many runs and bytes, or is one thing that has more.
-    """
-    part: list[bytes] = []
-    weight = length = 0
-    for data, count in packed:
-        if part and (weight + count > runs or length + len(data) > size):
-            yield b"".join(part)
-            part, weight, length = [], 0, 0
-        part.append(data)
-        weight += count
-        length += len(data)
-    if part:
-        yield b"".join(part)
-
-
 def read_run(ident: bytes, value: bytes) -> StoredRun:
     """A run of the server's."""
-    letter = ident[-1:]
+    letter, delivery = ident[-1:], value[1:2]
     end = -EARLIER if letter.isupper() else -1
     owner = HEAD + int(value[93:96])
     times = owner + TIME_LENGTH * int(value[96:HEAD])
+    retries, text, mark, notes = 0, value[times:], b"", b""
+    if delivery.isupper():
+        delivery = delivery.lower()
+        retries, text, mark, notes = _read_more(value, times)
     return StoredRun(
         ident[TIME_LENGTH:end].decode("utf-8", "surrogateescape"),
         ident[:TIME_LENGTH],
         letter.lower(),
         STATE_OF[value[:1]],
-        DELIVERY_OF[value[1:2]],
+        DELIVERY_OF[delivery],
         int(value[2:14]),
-        int(value[14:18]),
+        int(value[14:18]) + retries,
         value[18:37],
         value[37:56],
         value[56:75],
         value[HEAD:owner].decode("utf-8", "surrogateescape"),
         tuple(value[at : at + TIME_LENGTH] for at in range(owner, times, TIME_LENGTH)),
-        value[times:],
+        text,
+        mark,
+        notes,
     )
+
+
+def _read_more(value: bytes, start: int) -> tuple[int, bytes, bytes, bytes]:
+    """Retries, text, mark and notes of a run that has them; see `MORE`."""
+    text = start + _MORE.size
+    if len(value) >= text:
+        retries, mark, notes = _MORE.unpack_from(value, start)
+        middle, end = text + mark, text + mark + notes
+        if len(value) >= end:
+            return retries, value[end:], value[text:middle], value[middle:end]
+    return 0, value[start:], b"", b""
 
 
 def info_of(node: Node) -> bytes:
@@ -328,14 +310,6 @@ def read_node(name: bytes, value: bytes, now: bytes) -> tuple[bytes, NodeRecord]
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _time_of(moment: datetime, ref: RunRef, time: bytes) -> bytes:
-    return time if moment is ref.scheduled_time else encode_moment(moment)
-
-
-def _time_or_paused(moment: datetime | None) -> bytes:
-    return encode_time(None if moment is None else to_microseconds(moment))
 
 
 def _microseconds(time: bytes) -> int:

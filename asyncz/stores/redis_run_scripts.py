@@ -1,7 +1,7 @@
 """The Lua scripts that change runs: claims, outcomes, take-over. See `redis_run_lua`.
 
 States are letters: queued, claimed, running, succeeded, failed, lost, abandoned, x for cancelled,
-missed, o for coalesced, k for skipped.
+missed, o for coalesced, k for skipped; w for those that wait for their next attempt.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
     # A firing is made as a whole or not at all. What it writes is collected, and written in the
     # end by few commands.
     "fire": (
-        "tasks places run_times runs by_time by_task active owned kept settled leases call",
+        "tasks places run_times runs by_time by_task active owned kept settled leases waits call",
         "once tools checks clock spans reader runs",
         f"""
         local now, node = clock(ARGV[2]), ARGV[3]
@@ -178,6 +178,20 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 end
             end
         end
+        if #forgotten > 0 and redis.call('EXISTS', waits) == 1 then
+            for i, f in ipairs(forgotten) do
+                local group = f.key .. string.sub(f.place, TIME + 2, -2)
+                local start = #prefix(group) + TIME + 1
+                local found = redis.call('ZRANGEBYLEX', waits, first(group), last(group))
+                for _, member in ipairs(found) do
+                    local ident = string.sub(member, start)
+                    if redis.call('HEXISTS', kept, ident) == 0 then
+                        records[#records + 1] = ident
+                        records[#records + 1] = f.place .. (data[i] or '')
+                    end
+                end
+            end
+        end
         send('ZREM', run_times, left)
         send('HDEL', places, gone)
         send('HDEL', tasks, gone)
@@ -203,7 +217,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
             local token, ident = read('<c12I4c0')
             local value = redis.call('HGET', runs, ident)
             local run = owned_run(ident, value, node, tonumber(token))
-            said[#said + 1] = run and OPEN[run.state] and '1' or '0'
+            said[#said + 1] = run and HELD[run.state] and '1' or '0'
             if run and run.state == 'c' then
                 run.state, run.started = 'r', now
                 redis.call('HSET', runs, ident, value_of(run))
@@ -213,8 +227,8 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "finish": (
-        "runs active owned kept settled",
-        "tools checks clock spans reader runs settle",
+        "runs active owned kept settled waits waiting asked",
+        "tools checks clock spans reader runs waiting settle",
         """
         local now, node, said = clock(ARGV[1]), ARGV[2], {}
         local read, more = reader(ARGV[3])
@@ -229,11 +243,27 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
             end
             ends[#ends + 1] = found
         end
+        -- Of nearly all runs it is enough to replace state and time: nothing else is known of them.
+        local plain = {cl = true, co = true, rl = true, ro = true}
+        local alone, own = string.format('%03d%06d', #node, 0) .. node, prefix(node)
+        local size = HEAD + #node
+        local function is_plain(found, value)
+            return value and plain[string.sub(value, 1, 2)] and found.state ~= 'w'
+                and string.sub(value, 94, size) == alone and string.sub(value, 3, 14) == found.token
+        end
         for i, value in ipairs(values_of(runs, idents)) do
-            local found = ends[i]
-            local run = owned_run(idents[i], value, node, tonumber(found.token))
-            said[i] = '0'
-            if run and (OPEN[run.state] or run.state == 'l') then
+            local found, ident = ends[i], idents[i]
+            local run = not is_plain(found, value)
+                and owned_run(ident, value, node, tonumber(found.token))
+            said[i] = run == false and '1' or '0'
+            if run == false then
+                disowned[#disowned + 1] = own .. ident
+                closed[#closed + 1] = ident
+                written[#written + 1] = ident
+                written[#written + 1] = found.state .. string.sub(value, 2, 56) .. now
+                    .. string.sub(value, 76, size) .. found.text
+                entries[#entries + 1] = now .. ident
+            elseif run and (HELD[run.state] or run.state == 'l') then
                 said[i] = '1'
                 local said_of = found.outcomes
                 local left_out = run.state ~= 'l' and {'x', ''}
@@ -242,6 +272,9 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 end)
             elseif run and run.state == found.state then
                 said[i] = '1'
+            elseif run and run.state == 'x' and found.state == 'w' then
+                -- It was said before, and the run was cancelled since.
+                said[i] = '1'
             end
         end
         write_settled()
@@ -249,8 +282,8 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "release": (
-        "runs owned",
-        "tools checks clock spans reader runs",
+        "runs owned waits waiting asked",
+        "tools checks clock spans reader runs waiting",
         """
         local node = ARGV[1]
         local read, more = reader(ARGV[2])
@@ -259,8 +292,9 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
             local token, ident = read('<c12I4c0')
             local value = redis.call('HGET', runs, ident)
             local run = owned_run(ident, value, node, tonumber(token))
-            if run and OPEN[run.state] then
-                run.state, run.started, run.owner = 'c', NEVER, ''
+            if run and HELD[run.state] then
+                pass_on(run, 'c', '')
+                run.started = NEVER
                 run.attempt = math.max(0, run.attempt - 1)
                 written[#written + 1] = ident
                 written[#written + 1] = value_of(run)
@@ -269,6 +303,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 free[#free + 1] = prefix('') .. ident
             end
         end
+        write_waiting()
         send('HSET', runs, written)
         send('ZREM', owned, mine)
         send('ZADD', owned, free)
@@ -276,8 +311,8 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "take": (
-        "runs active owned kept settled leases call",
-        "once tools checks clock spans reader runs settle",
+        "runs active owned kept settled leases waits waiting asked call",
+        "once tools checks clock spans reader runs waiting settle",
         f"""
         local now, node, most = clock(ARGV[2]), ARGV[3], tonumber(ARGV[4])
         local read, more = reader(ARGV[5])
@@ -294,15 +329,15 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
             disowned[#disowned + 1] = prefix(run.owner) .. run.ident
             mine[#mine + 1] = '0'
             mine[#mine + 1] = prefix(node) .. run.ident
-            run.owner, run.token, run.attempt = node, run.token + 1, run.attempt + 1
-            if run.delivery ~= 'o' then run.state, run.started = 'r', now end
-            written[#written + 1] = run.ident
-            written[#written + 1] = value_of(run)
+            run.token, run.attempt = run.token + 1, run.attempt + 1
+            pass_on(run, run.delivery == 'o' and run.state or 'r', node)
+            if run.delivery ~= 'o' then run.started = now end
+            note(run)
         end
         while more() do
             local token, task, ident = read('<c12c1I4c0')
             local value = is_alive and redis.call('HGET', runs, ident)
-            local run = value and OPEN[string.sub(value, 1, 1)] and run_of(ident, value)
+            local run = value and HELD[string.sub(value, 1, 1)] and run_of(ident, value)
             local what, text = '0', ''
             if run and run.token == tonumber(token)
                 and not redis.call('ZSCORE', leases, run.owner) then

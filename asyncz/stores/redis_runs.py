@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from asyncz.clock import Clock, SystemClock
 from asyncz.enums import RunState
-from asyncz.exceptions import UnreadableRecordError
 from asyncz.runs.base import Run, RunQuery
+from asyncz.serializers.json import to_microseconds
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.cluster import (
     Fired,
@@ -22,27 +22,24 @@ from asyncz.stores.cluster import (
     RunEnd,
     RunRef,
 )
-from asyncz.stores.quarantine import reason
+from asyncz.stores.redis_attempts import RedisAttempts
 from asyncz.stores.redis_calls import RedisCalls
-from asyncz.stores.redis_rows import encode_key, read_pairs, read_row
+from asyncz.stores.redis_left import Left, ReadTask, read_left
+from asyncz.stores.redis_rows import encode_key, encode_time, read_pairs
+from asyncz.stores.redis_run_packing import in_parts, pack_end, pack_firing, pack_ref
 from asyncz.stores.redis_run_rows import (
     STATE_OF,
     STATES,
     RunTexts,
     StoredRun,
     encode_moment,
-    in_parts,
     info_of,
     moment_of,
-    pack_end,
-    pack_firing,
-    pack_ref,
     prefix_of,
     read_node,
     read_run,
 )
-from asyncz.stores.rows import Slices, StoredRow
-from asyncz.tasks.base import Task
+from asyncz.stores.rows import Slices
 
 __all__ = ["RedisRuns", "Sight"]
 
@@ -64,7 +61,7 @@ YES = ord("1")
 TAKEN = ord("t")
 LEFT_ALONE = ord("0")
 OPEN_STATES = frozenset(state for state in RunState if state.is_open)
-DELETED = "its task was deleted"
+WAITING = frozenset({RunState.RETRYING})
 
 _LENGTH = Struct("<I")
 
@@ -76,27 +73,14 @@ class Sight(NamedTuple):
         now, next_run_time: As `Look` has them.
         unowned: How many open runs nobody has.
         has_batches: Whether tasks are being added in parts.
+        attend_at: As `Look` has it.
     """
 
     now: datetime
     next_run_time: datetime | None
     unowned: int
     has_batches: bool
-
-
-class _Left(NamedTuple):
-    """An open run, and what it can be carried out by here."""
-
-    run: StoredRun
-    task: Task | None
-    error: str | None
-
-    @property
-    def letter(self) -> bytes:
-        """Whether its task can be run here, cannot be read here, or is gone."""
-        if self.task is not None:
-            return b"t"
-        return b"g" if self.error == DELETED else b"u"
+    attend_at: datetime | None
 
 
 class RedisRuns:
@@ -115,7 +99,7 @@ class RedisRuns:
         calls: RedisCalls,
         clock: Clock,
         texts: RunTexts,
-        read: Callable[[StoredRow], Task],
+        read: ReadTask,
         is_unreadable: Callable[[str], bool],
     ) -> None:
         self._calls = calls
@@ -123,6 +107,7 @@ class RedisRuns:
         self._texts = texts
         self._read = read
         self._is_unreadable = is_unreadable
+        self.attempts = RedisAttempts(calls, self._now, texts, read)
 
     # Nodes.
 
@@ -142,8 +127,11 @@ class RedisRuns:
         return [record for _, record in numbered]
 
     async def look(self) -> Sight:
-        now, due, unowned, batches = await self._calls("look", self._now())
-        return Sight(moment_of(now), moment_of(due) if due else None, unowned, bool(batches))
+        now, due, unowned, batches, again, asked = await self._calls("look", self._now())
+        moment = moment_of(now)
+        attend_at = moment if asked else moment_of(again) if again else None
+        next_run_time = moment_of(due) if due else None
+        return Sight(moment, next_run_time, unowned, bool(batches), attend_at)
 
     # Claims and outcomes.
 
@@ -212,8 +200,8 @@ class RedisRuns:
         return Reaped(names, tuple(taken), tuple(ended))
 
     async def _take(
-        self, node: bytes, max_attempts: int, page: Sequence[_Left]
-    ) -> list[tuple[_Left, int]]:
+        self, node: bytes, max_attempts: int, page: Sequence[Left]
+    ) -> list[tuple[Left, int]]:
         """Take over what can be, and say what became of each."""
         packed = [(pack_ref(left.run.ref, left.letter), len(left.run.run_times)) for left in page]
         said = bytearray()
@@ -221,33 +209,18 @@ class RedisRuns:
             said += await self._calls("take", self._now(), node, max_attempts, part)
         return list(zip(page, said, strict=True))
 
-    async def _pages_of_all(
-        self, owners: Sequence[bytes], limit: int
-    ) -> AsyncIterator[list[_Left]]:
+    async def _pages_of_all(self, owners: Sequence[bytes], limit: int) -> AsyncIterator[list[Left]]:
         for owner in owners:
             async for page in self._pages_of(owner, limit):
                 yield page
 
-    async def _pages_of(self, owner: bytes, limit: int) -> AsyncIterator[list[_Left]]:
+    async def _pages_of(self, owner: bytes, limit: int) -> AsyncIterator[list[Left]]:
         """The open runs of an owner, oldest first, with their tasks."""
         after, more = b"", 1
         pause = Slices()
         while more and limit > 0:
             more, after, packed = await self._calls("owned", owner, after, limit, BYTES)
-            pairs = list(read_pairs(packed))
-            page = []
-            for (ident, value), (place, data) in zip(pairs[::2], pairs[1::2], strict=True):
-                await pause()
-                page.append(self._left(read_run(ident, value), place, data))
-            yield page
-
-    def _left(self, run: StoredRun, place: bytes, data: bytes) -> _Left:
-        if not place:
-            return _Left(run, None, DELETED)
-        try:
-            return _Left(run, self._read(read_row(place + encode_key(run.key), data)), None)
-        except UnreadableRecordError as exc:
-            return _Left(run, None, reason(exc))
+            yield [left async for left in read_left(read_pairs(packed), pause, self._read)]
 
     # History.
 
@@ -260,10 +233,11 @@ class RedisRuns:
             name, start = "by_task", prefix_of(encode_key(query.task_id))
         since = encode_moment(query.since) if query.since else b""
         low = b"[" + start + since if start or since else b"-"
+        until = encode_time(to_microseconds(query.until) + 1) if query.until else b"\xff"
         letters = b"".join(STATES[state] for state in query.states)
         found: list[Run] = []
         size = PAGE if letters else min(PAGE, query.limit)
-        async for page in self._history(name, b"(" + start + b"\xff", low, letters, size):
+        async for page in self._history(name, b"(" + start + until, low, letters, size):
             found += map(self._texts.run, page)
             if len(found) >= query.limit:
                 break
@@ -271,9 +245,12 @@ class RedisRuns:
 
     async def _open_runs(self, query: RunQuery) -> list[Run]:
         found: list[Run] = []
-        async for page in self._history("owned", b"(\xff", b"-", b""):
-            runs = [self._texts.run(run) for head in page for run in head.each()]
-            found = query.select([*found, *runs])
+        for name in ("owned", "waits"):
+            if not query.states - WAITING if name == "owned" else not query.states & WAITING:
+                continue
+            async for page in self._history(name, b"(\xff", b"-", b""):
+                runs = [self._texts.run(run) for head in page for run in head.each()]
+                found = query.select([*found, *runs])
         return found
 
     async def _history(
@@ -283,7 +260,7 @@ class RedisRuns:
         more = 1
         pause = Slices()
         while more and size > 0:
-            more, last, packed = await self._calls("history", name, high, low, PAGE, letters, BYTES)
+            more, last, packed = await self._calls("history", name, high, low, size, letters, BYTES)
             await pause()
             yield [read_run(ident, value) for ident, value in read_pairs(packed)]
             high = b"(" + last

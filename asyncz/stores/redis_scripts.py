@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha1
 
+from asyncz.stores.redis_attempt_scripts import ATTEMPT_BODIES
 from asyncz.stores.redis_ledger_scripts import LEDGER_BODIES
 from asyncz.stores.redis_look_scripts import LOOK_BODIES
 from asyncz.stores.redis_lua import PARTS
@@ -50,7 +51,10 @@ BODIES: dict[str, tuple[str, str, str]] = {
             end
         end
         local version = redis.call('HGET', meta, 'version')
-        if version and version ~= ARGV[1] then return {'version', meta, version} end
+        -- What was written by layout 1 is as it is in 2, which has more beside it.
+        if version and version ~= ARGV[1] and version ~= '1' then
+            return {'version', meta, version}
+        end
         if not version and redis.call('EXISTS', tasks, places, run_times) > 0 then
             return {'foreign', tasks, ''}
         end
@@ -334,7 +338,7 @@ def _checks(keys: list[str]) -> str:
     return "".join(f"redis.call('{TYPES[key]}', {key})\n" for key in keys if key in TYPES)
 
 
-_ALL = BODIES | LOOK_BODIES | RUN_BODIES | LEDGER_BODIES | NODE_BODIES
+_ALL = BODIES | LOOK_BODIES | RUN_BODIES | ATTEMPT_BODIES | LEDGER_BODIES | NODE_BODIES
 scripts: dict[str, Script] = {
     name: _made(keys.split(), parts.split(), text) for name, (keys, parts, text) in _ALL.items()
 }

@@ -10,8 +10,9 @@ from asyncz.stores.redis_calls import RedisCalls
 
 __all__ = ["check_durability", "open_keys"]
 
-LAYOUT = 1
-"""The version of how the keys are used."""
+LAYOUT = 2
+"""The version of how the keys are used. A release that knows 1 only would take the notes of a run
+for its text, and stumble over those that wait."""
 OLDEST = (6, 2)
 
 REFUSALS = {

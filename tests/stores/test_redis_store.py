@@ -169,8 +169,8 @@ async def test_an_unreadable_record_is_set_aside_where_people_find_it(options: O
 async def test_tasks_of_a_newer_layout_are_refused(options: Options) -> None:
     async with opened(**options) as store:
         await store.add_task(make_task("a"))
-    ask(options, "HSET", f"{options['tasks_key']}:meta", "version", "2")
-    with raises(StoreError, "'tasks'", "layout 2", "upgrade"):
+    ask(options, "HSET", f"{options['tasks_key']}:meta", "version", "3")
+    with raises(StoreError, "'tasks'", "layout 3", "upgrade"):
         async with opened(**options):
             pass
 
