@@ -168,7 +168,7 @@ class MongoAttempts(WaitingRuns):
         for _ in range(ATTEMPTS):
             document = (await self.documents([key])).get(key, {"_id": key})
             marks = marks_in(document)
-            active = [held for held, _ in held_in(document)]
+            active = await self._without_rows([held for held, _ in held_in(document)])
             heads = [held for held in active if held.at == at]
             waiting = [held for held, _ in waiting_in(document) if held.at == at]
             changes = [
@@ -176,7 +176,7 @@ class MongoAttempts(WaitingRuns):
                 for held in (*heads, *waiting)
                 if held in waiting or held.owner == NOBODY
             ]
-            owned = [held for held in await self._without_rows(heads) if held.owner != NOBODY]
+            owned = [held for held in heads if held.owner != NOBODY]
             changes += [_mark_change(held, mark) for held in owned if held.claim not in marks]
             if changes:
                 await self.write(changes)
