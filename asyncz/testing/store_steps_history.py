@@ -30,7 +30,7 @@ class LookAround(Step):
         assert isinstance(world, RunWorld)
         model = world.model
         wanted = (world.clock.now(), model.next_run_time(), bool(model.unowned()))
-        assert await world.store(self.by).look() == wanted
+        assert await world.store(self.by).look() == (*wanted, None)
 
 
 @dataclass(frozen=True)
