@@ -12,8 +12,9 @@ from asyncz.clock import SystemClock
 from asyncz.exceptions import ConfigurationError
 from asyncz.stores.cluster import Pulse
 from asyncz.stores.mongo_adding import MongoAdding
+from asyncz.stores.mongo_attending import MongoAttending
 from asyncz.stores.mongo_client import Link, check_client, open_link
-from asyncz.stores.mongo_cluster import MongoCluster, Parts
+from asyncz.stores.mongo_cluster import Parts
 from asyncz.stores.mongo_documents import segments_of
 from asyncz.stores.mongo_pulse import MongoPulse
 from asyncz.stores.mongo_rows import Collections, MongoRows, prepare
@@ -30,7 +31,7 @@ SWEEP_EVERY = 60.0
 T = TypeVar("T")
 
 
-class MongoDBStore(MongoCluster):
+class MongoDBStore(MongoAttending):
     """Keeps each task as a document of a MongoDB collection, on a standalone server as well.
 
     Writes are acknowledged by a majority of the replica set, from the journal. Beside the

@@ -46,7 +46,7 @@ FORGET_AFTER_MS = 86_400_000
 ATTEMPTS = 5
 MAX_DOUBTS = 100_000
 DUPLICATE_KEY = 11000
-SEEN = ("added", "rev", "next_run", "order", "staged", "active.at", "ledger.at")
+SEEN = ("added", "rev", "next_run", "order", "staged", "active.at", "waiting.retry", "ledger.at")
 
 
 class _Way(Enum):
@@ -137,7 +137,7 @@ class MongoAdding:
         surplus = {**surplus_of(row), "ended": ""}
         if found.get("order") != document["order"]:
             surplus["last"] = ""
-            if found.get("active") or found.get("ledger"):
+            if any(found.get(name) for name in ("active", "waiting", "ledger")):
                 before = await self._tasks.find_one(is_same)
                 if before is None:
                     return _Way.FREE

@@ -28,6 +28,7 @@ from asyncz.stores.cluster import (
     RunOutcome,
     RunRef,
 )
+from asyncz.stores.mongo_attempts import MongoAttempts
 from asyncz.stores.mongo_client import Document
 from asyncz.stores.mongo_ending import MongoEnding
 from asyncz.stores.mongo_firing import MongoFiring, Wanted
@@ -36,19 +37,22 @@ from asyncz.stores.mongo_known import Known
 from asyncz.stores.mongo_ledger import MongoLedger
 from asyncz.stores.mongo_nodes import MongoNodes, StoreClock
 from asyncz.stores.mongo_notices import MongoNotices
+from asyncz.stores.mongo_putting_off import MongoPuttingOff
 from asyncz.stores.mongo_reaping import Found, MongoReaping
 from asyncz.stores.mongo_rows import Collections, MongoRows
-from asyncz.stores.mongo_runs import Held, Note, Seal, open_runs_of, run_of
+from asyncz.stores.mongo_runs import Held, Note, Seal
+from asyncz.stores.mongo_shown import open_runs_of, run_of
 from asyncz.stores.quarantine import reason
 from asyncz.stores.records import RecordStore
 from asyncz.stores.rows import Slices
 from asyncz.tasks.base import Task
 
-__all__ = ["MongoCluster", "Parts"]
+__all__ = ["DELETED", "ROUNDS", "MongoCluster", "Parts", "open_run"]
 
 T = TypeVar("T")
 
 DELETED = "its task was deleted"
+TEXTS = ("reason", "error", "traceback", "notes", "asked")
 ASKED = 200
 """Tasks whose last runs are asked for at once."""
 ROUNDS = 20
@@ -75,6 +79,8 @@ class Parts:
             collections, self.clock, self.nodes, self.ledger, self.known, seal
         )
         self.ending = MongoEnding(collections, self.ledger, self.known, self.clock, seal)
+        given = collections, self.ledger, self.ending, self.known, self.clock, seal
+        self.attempts, self.putting_off = MongoAttempts(*given), MongoPuttingOff(*given)
         self.reaping = MongoReaping(collections, self.nodes, self.ledger, self.ending, self.known)
 
 
@@ -123,15 +129,17 @@ class MongoCluster(RecordStore, ClusterStore):
     async def look(self) -> Look:
         parts = self._parts
 
-        async def ask() -> tuple[int, int | None, set[str]]:
-            return await asyncio.gather(
-                parts.nodes.time(), parts.rows.first(), parts.reaping.ownerless()
+        async def ask() -> tuple[int, int | None, int | None, set[str]]:
+            first, attempt, (ownerless, now) = await asyncio.gather(
+                parts.rows.first(), parts.rows.first_attempt(), parts.reaping.ownerless()
             )
+            return await parts.nodes.time() if now is None else now, first, attempt, ownerless
 
         await self._look_after()
-        now, first, ownerless = await self._call(ask)
-        moment = None if first is None else from_microseconds(first)
-        return Look(from_microseconds(now), moment, bool(ownerless))
+        now, first, attempt, ownerless = await self._call(ask)
+        moments = (None if at is None else from_microseconds(at) for at in (now, first, attempt))
+        time, next_run_time, attend_at = moments
+        return Look(time or self.host.clock.now(), next_run_time, bool(ownerless), attend_at)
 
     # Claims.
 
@@ -175,7 +183,7 @@ class MongoCluster(RecordStore, ClusterStore):
         return await self._call(lambda: ending.start(node_id, refs)) if refs else []
 
     async def finish_runs(self, node_id: str, ends: Sequence[RunEnd]) -> list[bool]:
-        ending = self._parts.ending
+        ending = self._parts.putting_off
         return await self._call(lambda: ending.finish(node_id, ends)) if ends else []
 
     async def release_runs(self, node_id: str, refs: Sequence[RunRef]) -> None:
@@ -186,7 +194,7 @@ class MongoCluster(RecordStore, ClusterStore):
     async def get_own_runs(self, node_id: str) -> list[OpenRun]:
         found = await self._call(lambda: self._parts.reaping.own(node_id))
         self._parts.known.hold(each.held for each in found)
-        runs = [_open_run(each.held, *self._task_of(each)) for each in found]
+        runs = [open_run(each.held, *self._task_of(each)) for each in found]
         return sorted(runs, key=lambda run: run.ref.scheduled_time)
 
     async def reap(
@@ -226,7 +234,7 @@ class MongoCluster(RecordStore, ClusterStore):
         parts = self._parts
         taken = await self._call(lambda: parts.reaping.take(node_id, list(tasks)))
         by_claim = {(held.key, held.claim): task for held, task in tasks.items()}
-        return [_open_run(held, by_claim[held.key, held.claim], None) for held in taken]
+        return [open_run(held, by_claim[held.key, held.claim], None) for held in taken]
 
     async def _end(
         self, found: Sequence[Found], max_attempts: int
@@ -258,11 +266,18 @@ class MongoCluster(RecordStore, ClusterStore):
     async def _shown(self, ask: Callable[[], Awaitable[History]]) -> list[Run]:
         """The runs of a history."""
         history = await self._call(ask)
-        runs = [run for held in history.open for run in open_runs_of(held, self.alias)]
+        runs: list[Run] = []
         pause = Slices()
+        for held, noted, row in history.open:
+            await pause()
+            texts = {} if row is None else self._texts_of(held.key, row)
+            if noted is not None:
+                said = self._texts_of(held.key, noted)
+                texts = {name: text for name, text in texts.items() if name != "notes"} | said
+            runs += open_runs_of(held, self.alias, texts)
         for row in history.rows:
             await pause()
-            runs.append(run_of(row, self.alias, self._texts_of(row)))
+            runs.append(run_of(row, self.alias, self._texts_of(row["_id"]["task"], row)))
         return runs
 
     async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
@@ -305,20 +320,18 @@ class MongoCluster(RecordStore, ClusterStore):
         said = json.dumps({"id": key, **texts}).encode()
         return {"sealed": self._started_codec.encrypt(said)}
 
-    def _texts_of(self, row: Mapping[str, object]) -> dict[str, str]:
+    def _texts_of(self, key: str, fields: Mapping[str, object]) -> dict[str, str]:
         """The reverse; what cannot be read here is left out."""
-        sealed = row.get("sealed")
-        texts: Mapping[str, object] = row
+        sealed = fields.get("sealed")
+        texts: Mapping[str, object] = fields
         if isinstance(sealed, bytes):
             try:
                 texts = json.loads(self._started_codec.decrypt(sealed))
             except (UnreadableRecordError, ValueError):
                 return {"reason": "What is known of it is encrypted, and cannot be read here."}
-            place = row["_id"]
-            if not isinstance(place, Mapping) or texts.get("id") != place["task"]:
+            if texts.get("id") != key:
                 return {"reason": "What is known of it is another task's."}
-        names = ("reason", "error", "traceback")
-        return {name: text for name in names if isinstance(text := texts.get(name), str)}
+        return {name: text for name in TEXTS if isinstance(text := texts.get(name), str)}
 
     def _not_started(self) -> StoreError:
         return StoreError(f"The store {self.alias!r} (MongoDBStore) is not started.")
@@ -329,7 +342,7 @@ def _fate(found: Found, max_attempts: int) -> RunState | None:
     held = found.held
     if held.once and held.state == RunState.RUNNING.value:
         return RunState.LOST
-    if held.attempt >= max_attempts:
+    if held.attempt - held.tried >= max_attempts:
         return RunState.ABANDONED
     return RunState.CANCELLED if found.row is None else None
 
@@ -339,7 +352,7 @@ def _all_as(held: Held, state: RunState) -> tuple[RunOutcome, ...]:
     return tuple(RunOutcome(from_microseconds(at), state, reason=why) for at in held.times)
 
 
-def _open_run(held: Held, task: Task | None, error: str | None) -> OpenRun:
+def open_run(held: Held, task: Task | None, error: str | None) -> OpenRun:
     return OpenRun(
         held.ref,
         RunState(held.state),

@@ -9,7 +9,7 @@
 | `record` | the record's bytes |
 | `added` | the token of the call that added it |
 | `claims` | the tokens of the last calls that made a step of it, or fired it |
-| `active`, `ledger` | its open runs, see `mongo_runs`; they may be there longer than the task |
+| `active`, `waiting`, `ledger` | its open runs, see `mongo_runs`; they may outlive the task |
 | `last` | the latest instant that was fired |
 | `staged` | while the call that adds it goes on: its token (`call`) and the `next_run` to be |
 | `ended` | when its last step was made; it is removed a moment later |
@@ -35,8 +35,10 @@ from asyncz.tasks.query import TaskQuery, TaskSummary
 __all__ = [
     "BY_KEY",
     "DUE_ORDER",
+    "ENDED",
     "GONE",
     "HAS_NOTHING_OPEN",
+    "HAS_OPEN_RUNS",
     "INDEXES",
     "IS_GONE",
     "IS_PAUSED",
@@ -48,6 +50,7 @@ __all__ = [
     "PAUSED_END",
     "ROW_FIELDS",
     "SCHEDULED_END",
+    "WAITING",
     "Segment",
     "bound_after",
     "bound_until",
@@ -67,7 +70,10 @@ NOT_THERE = False
 LOWEST = Int64(-(2**63))
 IS_THERE: Document = {"next_run": {"$ne": NOT_THERE}}
 IS_GONE: Document = {"next_run": NOT_THERE, "staged": {"$exists": False}}
-HAS_NOTHING_OPEN: Document = {"active.0": {"$exists": False}, "ledger.0": {"$exists": False}}
+HAS_NOTHING_OPEN: Document = {
+    f"{name}.0": {"$exists": False} for name in ("active", "waiting", "ledger")
+}
+HAS_OPEN_RUNS: list[Document] = [{f"{name}.0": {"$exists": True}} for name in ("active", "waiting")]
 IS_SCHEDULED: Document = {"next_run": {"$gte": LOWEST}}
 IS_PAUSED: Document = {"next_run": None}
 
@@ -79,18 +85,19 @@ FORGET_ENDED_AFTER = 7 * 86_400
 """Seconds after which the server removes what a process that was killed had no time to. Long, for
 one that lost sight of the server may want to undo it."""
 
+ENDED = "asyncz_ended"
 OWNERS = "asyncz_owners"
 NOTES = "asyncz_notes"
+WAITING = "asyncz_waiting"
 INDEXES = [
     IndexModel(DUE_ORDER, name="asyncz_due"),
     IndexModel([("staged.call", 1)], name="asyncz_staged", sparse=True),
-    IndexModel(
-        [("ended", 1)], name="asyncz_ended", sparse=True, expireAfterSeconds=FORGET_ENDED_AFTER
-    ),
+    IndexModel([("ended", 1)], name=ENDED, sparse=True, expireAfterSeconds=FORGET_ENDED_AFTER),
     IndexModel([("opaque", 1)], name="asyncz_opaque", sparse=True),
     # Nothing of a document whose arrays are empty is in these.
     IndexModel([("active.owner", 1)], name=OWNERS, sparse=True),
     IndexModel([("ledger.claim", 1)], name=NOTES, sparse=True),
+    IndexModel([("waiting.retry", 1)], name=WAITING, sparse=True),
 ]
 
 

@@ -34,6 +34,7 @@ from asyncz.stores.mongo_runs import (
     has_of,
     held_in,
     rows_of,
+    sealed_notes,
 )
 
 __all__ = ["SEEN_RUNS", "MongoEnding"]
@@ -90,6 +91,21 @@ class MongoEnding:
             await repeated(lambda: self._tasks.bulk_write(released, ordered=False))
         self._known.drop(held for ref in refs if (held := self._known.find(node_id, ref)))
 
+    async def note(
+        self, node_id: str, notes: Sequence[tuple[RunRef, Mapping[str, Any]]]
+    ) -> list[bool]:
+        """See `ClusterStore.note_runs`."""
+        changes = []
+        for ref, said in notes:
+            noted = {"active.$.noted": sealed_notes(ref.task_id, said, self._seal)}
+            change = {"$set": noted, "$inc": {"rev": 1}}
+            changes.append(UpdateOne(_owned(node_id, ref), change, hint=BY_KEY))
+        done = await repeated(lambda: self._tasks.bulk_write(changes, ordered=True))
+        if done.matched_count == len(notes):
+            return [True] * len(notes)
+        found = await self._look_up(node_id, [ref for ref, _ in notes])
+        return [found[ref] is not None for ref, _ in notes]
+
     async def finish(self, node_id: str, ends: Sequence[RunEnd]) -> list[bool]:
         """See `ClusterStore.finish_runs`."""
         held = {end.ref: self._known.find(node_id, end.ref) for end in ends}
@@ -101,7 +117,7 @@ class MongoEnding:
         counts = []
         for end in ends:
             is_open = held[end.ref] is not None
-            counts.append(next(settled) if is_open else await self._finish_late(node_id, end))
+            counts.append(next(settled) if is_open else await self.finish_late(node_id, end))
         return counts
 
     async def settle(self, ends: Sequence[tuple[Held, Sequence[RunOutcome]]]) -> list[bool]:
@@ -169,10 +185,12 @@ class MongoEnding:
                 "active": {"$elemMatch": element},
             }
             if group[0].is_last:
-                alone = {"active.1": {"$exists": False}, "ledger.0": {"$exists": False}}
+                alone = {**HAS_NOTHING_OPEN, "active.0": {"$exists": True}}
+                alone["active.1"] = {"$exists": False}
                 changes.append(DeleteMany({**those, **IS_GONE, **alone}, hint=BY_KEY))
             else:
-                change = {"$pull": {"active": element}, "$inc": {"rev": 1}}
+                mark = {"claim": group[0].claim, "mark": True}
+                change = {"$pull": {"active": element, "waiting": mark}, "$inc": {"rev": 1}}
                 changes.append(UpdateMany(those, change, hint=BY_KEY))
         try:
             done = await self._tasks.bulk_write(changes, ordered=False)
@@ -204,7 +222,7 @@ class MongoEnding:
             for ref in refs
         }
 
-    async def _finish_late(self, node_id: str, end: RunEnd) -> bool:
+    async def finish_late(self, node_id: str, end: RunEnd) -> bool:
         """Say how a run ended that is not open any more."""
         ref = end.ref
         at = Int64(to_microseconds(ref.scheduled_time))

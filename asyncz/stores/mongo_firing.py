@@ -35,7 +35,10 @@ ATTEMPTS = 20
 JUST_NOW = 5_000_000
 """Microseconds: rows are asked for instants that are longer ago. They are a second guard, against
 tasks that come out of a backup; the first, `last` in the document, is for all."""
-SEEN = {"next_run": 1, "order": 1, "rev": 1, "claims": 1, "active": 1, "ledger": 1}
+SEEN = {
+    "next_run": 1, "order": 1, "rev": 1, "claims": 1, "active": 1, "ledger": 1,
+    **{f"waiting.{name}": 1 for name in ("at", "kind", "claim", "mark")},
+}  # fmt: skip
 MANUAL, SCHEDULED = RunKind.MANUAL.value, RunKind.SCHEDULED.value
 SKIPPED = RunState.SKIPPED
 
@@ -158,6 +161,7 @@ class MongoFiring:
             at = Int64(first.times[0])
             same = {"kind": first.kind, "times": at}
             wanted["active"] = {"$not": {"$elemMatch": same}}
+            wanted["waiting"] = {"$not": {"$elemMatch": {"kind": first.kind, "at": at}}}
             wanted[f"active.{first.limit - 1}"] = {"$exists": False}
             if first.kind != MANUAL:
                 wanted["last"] = {"$not": {"$gte": at}}
@@ -282,6 +286,8 @@ class _Seen:
         self._order = order
         self._rows = rows
         self._held = [held for held, _ in held_in(self._document)]
+        waiting: Sequence[Document] = self._document.get("waiting") or ()
+        self._waiting = [entry for entry in waiting if "mark" not in entry]
 
     @property
     def rev(self) -> Any:
@@ -307,7 +313,9 @@ class _Seen:
         if _head(self._wanted, {self._wanted.key: self._order}) in self._rows:
             return True
         at, kind = self._wanted.times[0], self._wanted.kind
-        return any(at in held.times and held.kind == kind for held in self._held)
+        return any(at in held.times and held.kind == kind for held in self._held) or any(
+            (entry["at"], entry["kind"]) == (at, kind) for entry in self._waiting
+        )
 
     def answer_of(self, claim: str) -> Fired | None:
         """What an earlier try of the same call has come to; None: it did nothing here."""

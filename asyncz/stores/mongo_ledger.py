@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from asyncz.enums import RunState
@@ -68,6 +69,7 @@ class MongoLedger:
     ) -> dict[Identity, Document]:
         there = await self.find(map(identity_of, rows))
         kept = {}
+        better = {}
         for row in rows:
             identity, token = identity_of(row), row["token"]
             found = there.get(identity)
@@ -77,10 +79,12 @@ class MongoLedger:
                 continue
             older = {"token": {"$lt": token}}
             lost = {"token": token, "state": LOST}
-            it = {"_id": row["_id"], "$or": [older, lost]}
-            done = await self._runs.replace_one(it, row)
-            if not done.matched_count:
-                kept |= await self.find([identity])
+            better[identity] = ReplaceOne({"_id": row["_id"], "$or": [older, lost]}, row)
+        if better:
+            changes = list(better.values())
+            done = await repeated(lambda: self._runs.bulk_write(changes, ordered=False))
+            if done.matched_count != len(changes):
+                kept |= await self.find(better)
         return kept
 
     async def withdraw(self, rows: Sequence[Document]) -> None:
@@ -94,16 +98,22 @@ class MongoLedger:
         """Make rows of the notes in these tasks' documents."""
         noted = {"_id": {"$in": list(keys)}, "ledger.0": {"$exists": True}}
         found = await self._tasks.find(noted, NOTED).hint(BY_KEY).to_list(None)
-        rows, claims = [], set()
+        rows, claims, notes = [], set(), set()
         for document in found:
             for note in document["ledger"]:
                 rows.append(row_of_note(document["_id"], document.get("order") or 0, note))
-                claims.add(note["claim"])
+                if "note" in note:
+                    notes.add(note["note"])
+                else:
+                    claims.add(note["claim"])
         if not rows:
             return
         await self.write(rows)
         those = {"_id": {"$in": [document["_id"] for document in found]}}
-        taken_out = {"$pull": {"ledger": {"claim": {"$in": sorted(claims)}}}, "$inc": {"rev": 1}}
+        # A run has one claim, and may leave another note before these are taken out.
+        of_fires = {"claim": {"$in": sorted(claims)}, "note": {"$exists": False}}
+        these = {"$or": [of_fires, {"note": {"$in": sorted(notes)}}]}
+        taken_out = {"$pull": {"ledger": these}, "$inc": {"rev": 1}}
         await repeated(lambda: self._tasks.update_many(those, taken_out, hint=BY_KEY))
         gone = {**those, **IS_GONE, **HAS_NOTHING_OPEN}
         await repeated(lambda: self._tasks.delete_many(gone, hint=BY_KEY))

@@ -107,10 +107,13 @@ class MongoNodes:
         found = await self._asked([{"$match": {"_id": {"$eq": node_id}, "state": ALIVE}}])
         return found[0]["now"] if found else None
 
-    async def alive(self) -> set[str]:
-        """The ids of the nodes that nobody has buried, and which have not left."""
-        found = await self._nodes.find({"state": ALIVE}, {"_id": 1}).to_list(None)
-        return {document["_id"] for document in found}
+    async def alive(self) -> tuple[set[str], int | None]:
+        """The ids of the nodes that nobody has buried, and which have not left; and the time.
+
+        The time is None if there is no such node to ask for with it.
+        """
+        found = await self._asked([{"$match": {"state": ALIVE}}, {"$project": {"_id": 1}}])
+        return {document["_id"] for document in found}, found[0]["now"] if found else None
 
     async def time(self) -> int:
         """The time."""

@@ -25,16 +25,21 @@ from asyncz.stores.mongo_rows import Collections
 from asyncz.stores.mongo_runs import Held, held_in
 from asyncz.stores.rows import StoredRow
 
-__all__ = ["Found", "MongoReaping"]
+__all__ = ["WITH_RECORDS", "Found", "MongoReaping", "row_of_task"]
 
 WITH_RECORDS = {**SEEN_RUNS, "record": 1}
 
 
 class Found(NamedTuple):
-    """An open run, and the row of its task, in which there may be no record any more."""
+    """An open run, and the row of its task; None if that was deleted.
+
+    Args:
+        kept: What the run keeps of its own.
+    """
 
     held: Held
     row: StoredRow | None
+    kept: Document | None = None
 
 
 class MongoReaping:
@@ -54,11 +59,12 @@ class MongoReaping:
         """Who has open runs; nobody's are those of the empty id."""
         return set(await self._tasks.distinct("active.owner"))
 
-    async def ownerless(self) -> set[str]:
-        """Who has open runs and is not alive."""
+    async def ownerless(self) -> tuple[set[str], int | None]:
+        """Who has open runs and is not alive; and the time, if somebody is."""
         owners = await self.owners()
         # Asked for second: who has claimed by then has joined by now.
-        return owners - await self._nodes.alive()
+        alive, now = await self._nodes.alive()
+        return owners - alive, now
 
     async def own(self, node_id: str) -> list[Found]:
         """The open runs of a node."""
@@ -66,7 +72,7 @@ class MongoReaping:
 
     async def left(self, but: Iterable[str], limit: int) -> list[Found]:
         """Open runs of those who are not alive, but not of tasks with these keys."""
-        owners = await self.ownerless()
+        owners, _ = await self.ownerless()
         return await self._found(owners, but, limit) if owners else []
 
     async def _found(self, owners: set[str], but: Iterable[str], limit: int | None) -> list[Found]:
@@ -75,7 +81,7 @@ class MongoReaping:
             theirs["_id"] = {"$nin": excluded}
         cursor = self._tasks.find(theirs, WITH_RECORDS, limit=limit or 0).hint(OWNERS)
         found = [
-            Found(held, _row(document, entry, held))
+            Found(held, row_of_task(document, entry, held))
             for document in await cursor.to_list(None)
             for held, entry in held_in(document)
             if held.owner in owners
@@ -152,7 +158,7 @@ def _take_over(held: Held, taken: Held) -> UpdateOne:
     )
 
 
-def _row(
+def row_of_task(
     document: Mapping[str, object], entry: Mapping[str, object], held: Held
 ) -> StoredRow | None:
     """The row of an open run's task: its own, if the task was forgotten; None: it was deleted."""

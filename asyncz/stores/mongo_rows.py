@@ -12,8 +12,10 @@ from asyncz.exceptions import StoreError
 from asyncz.stores.mongo_client import Collection, Document, Link, repeated
 from asyncz.stores.mongo_documents import (
     DUE_ORDER,
+    ENDED,
     GONE,
     HAS_NOTHING_OPEN,
+    HAS_OPEN_RUNS,
     INDEXES,
     IS_GONE,
     IS_PAUSED,
@@ -22,6 +24,7 @@ from asyncz.stores.mongo_documents import (
     PAUSED_END,
     ROW_FIELDS,
     SCHEDULED_END,
+    WAITING,
     Bound,
     Segment,
     bound_after,
@@ -36,7 +39,7 @@ from asyncz.stores.rows import Place, Row, StoredRow
 
 __all__ = ["SCHEMA_VERSION", "Collections", "MongoRows"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = "schema"
 
 
@@ -93,8 +96,8 @@ async def prepare(collections: Collections, alias: str) -> None:
     await collections.runs.create_indexes(RUN_INDEXES)
     await MongoNotices(collections.notices).prepare()
     if version < SCHEMA_VERSION:
-        # Before runs were kept, documents lacked their fields, which is how they say "none".
-        # An older release would delete a task together with its open runs.
+        # Before runs (2) or their attempts (3) were kept, documents lacked the fields, which is
+        # how they say "none". An older release would delete a task together with what waits.
         older = {"_id": SCHEMA, "version": version}
         await meta.update_one(older, {"$set": {"version": SCHEMA_VERSION}})
 
@@ -161,6 +164,9 @@ class MongoRows:
 
     async def remove_left_over(self) -> None:
         """Remove what is left of tasks that were deleted while runs of them were open."""
+        # The server would remove these in a week, whatever still goes on or waits in them.
+        lasting: Document = {"ended": {"$exists": True}, "$or": HAS_OPEN_RUNS}
+        await self._tasks.update_many(lasting, {"$unset": {"ended": ""}}, hint=ENDED)
         ended = {**IS_GONE, **HAS_NOTHING_OPEN, "ended": {"$exists": False}}
         await self._tasks.delete_many(ended, hint=DUE_ORDER)
 
@@ -170,6 +176,13 @@ class MongoRows:
         bounds = rows.hint(DUE_ORDER).min(bound_after(None, False)).max(SCHEDULED_END)
         found = await bounds.to_list(1)
         return int(found[0]["next_run"]) if found else None
+
+    async def first_attempt(self) -> int | None:
+        """The earliest `retry` there is of what waits, from the index alone; see `mongo_runs`."""
+        # With a condition on it, the server would sort all that there is.
+        cursor = self._tasks.find({}, limit=1, return_key=True).sort([("waiting.retry", 1)])
+        found = await cursor.hint(WAITING).to_list(1)
+        return int(found[0]["waiting.retry"]) if found else None
 
     async def set_aside(self, row: StoredRow) -> bool:
         """Move a row to where unreadable ones are kept. False: it is not what it was."""

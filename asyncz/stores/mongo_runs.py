@@ -13,29 +13,39 @@ the count of what goes on (`max_instances`) are changed by one atomic change of 
 | `once` | whether it is `at_most_once` |
 | `claimed`, `started` | when |
 | `order`, `record` | of its task, if that is not the document's own any more (`carried_over`) |
+| `tried` | how many of its attempts were claimed because it had failed; left out: none |
+| `noted` | what it says of itself while it goes on, sealed |
+
+`waiting` has those that failed and wait for their next attempt, so that they do not count for
+`max_instances`. They are like those in `active`, each with one instant, and `retry`: when. What is
+known of the attempt that failed is in a row, which the next outcome replaces; a row that is
+`retrying` says nothing else. Also in `waiting` are the marks of open runs that somebody has asked
+to cancel: `mark` true, the run's `claim`, who, sealed, and a `retry` that is long past. So the
+first key of one index says when something is to be attended to.
 
 Beside it, `ledger` has what is to be a row and is not one yet: a change of a schedule and what it
-leaves out are one change too. A row is a document of `….runs`. Its `_id` is the occurrence: the
-task's key and its order of insertion, the instant, the kind. `by` is the token of who wrote it.
+leaves out are one change too, and so are the end of an attempt and what is known of it. A row is a
+document of `….runs`. Its `_id` is the occurrence: the task's key and its order of insertion, the
+instant, the kind. `by` is the call that ended it, of one that waited.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 from pymongo import IndexModel
 
 from asyncz.enums import RunKind, RunState
-from asyncz.runs.base import Run
 from asyncz.serializers.json import from_microseconds, to_microseconds
 from asyncz.stores.cluster import RunOutcome, RunRef
 from asyncz.stores.mongo_client import Document
 from asyncz.stores.mongo_documents import NOT_THERE
 
 __all__ = [
+    "MARK",
     "NOBODY",
     "OPEN_STATES",
     "RUN_INDEXES",
@@ -48,15 +58,19 @@ __all__ = [
     "has_of",
     "held_in",
     "identity_of",
+    "marks_in",
     "note_of",
-    "open_runs_of",
+    "note_of_row",
     "row_id",
     "row_of_note",
     "rows_of",
-    "run_of",
+    "sealed_notes",
+    "waiting_in",
 ]
 
 NOBODY = ""
+MARK = Int64(0)
+"""The `retry` of a mark: in the past."""
 OPEN_STATES = frozenset(state for state in RunState if state.is_open)
 SETTLED_STATES = sorted(state.value for state in RunState if not state.is_open)
 RUN_INDEXES = [IndexModel([("state", 1), ("at", -1)], name="asyncz_latest")]
@@ -64,7 +78,7 @@ RUN_INDEXES = [IndexModel([("state", 1), ("at", -1)], name="asyncz_latest")]
 Identity = tuple[str, int, str, int]
 """Of a row: the task's key, the instant, the kind, the task's order of insertion."""
 Seal = Callable[[str, Mapping[str, str]], Document]
-"""Makes of a task's id and its texts (reason, error, traceback) the fields that are kept."""
+"""Makes of a task's id and texts (reason, error, traceback, notes as JSON) the fields kept."""
 
 
 class Held(NamedTuple):
@@ -91,6 +105,8 @@ class Held(NamedTuple):
     claimed: int
     started: int | None
     is_last: bool = False
+    tried: int = 0
+    retry: int | None = None
 
     @property
     def at(self) -> int:
@@ -113,7 +129,10 @@ class Held(NamedTuple):
         return {"claim": self.claim, "owner": self.owner, "token": self.token}
 
     def entry(self) -> Document:
-        """The element of `active`."""
+        """The element of `active`, or of `waiting`."""
+        more: Document = {"tried": self.tried} if self.tried else {}
+        if self.retry is not None:
+            more["retry"] = Int64(self.retry)
         return {
             "at": Int64(self.at),
             "kind": self.kind,
@@ -126,33 +145,47 @@ class Held(NamedTuple):
             "once": self.once,
             "claimed": Int64(self.claimed),
             "started": None if self.started is None else Int64(self.started),
+            **more,
         }
 
 
 def held_in(document: Mapping[str, Any]) -> Iterator[tuple[Held, Document]]:
-    """The open runs in a task's document of at least `active`, `order` and `next_run`."""
-    order = document.get("order") or 0
-    is_gone = document.get("next_run") is NOT_THERE
+    """The active runs in a task's document of at least `active`, `order` and `next_run`."""
     for entry in document.get("active") or ():
-        started = entry.get("started")
-        yield (
-            Held(
-                document["_id"],
-                int(entry.get("order", order)),
-                entry["kind"],
-                tuple(int(moment) for moment in entry["times"]),
-                entry["claim"],
-                entry["owner"],
-                int(entry["token"]),
-                int(entry["attempt"]),
-                entry["state"],
-                bool(entry["once"]),
-                int(entry["claimed"]),
-                None if started is None else int(started),
-                is_gone,
-            ),
-            entry,
-        )
+        yield _held_of(document, entry), entry
+
+
+def waiting_in(document: Mapping[str, Any]) -> Iterator[tuple[Held, Document]]:
+    """Those that wait for an attempt, in one of at least `waiting`, `order` and `next_run`."""
+    for entry in document.get("waiting") or ():
+        if "mark" not in entry:
+            yield _held_of(document, entry), entry
+
+
+def marks_in(document: Mapping[str, Any]) -> dict[str, Document]:
+    """The marks of those that are to be cancelled, by claim, in one of at least `waiting`."""
+    return {entry["claim"]: entry for entry in document.get("waiting") or () if "mark" in entry}
+
+
+def _held_of(document: Mapping[str, Any], entry: Mapping[str, Any]) -> Held:
+    started, retry = entry.get("started"), entry.get("retry")
+    return Held(
+        document["_id"],
+        int(entry.get("order", document.get("order") or 0)),
+        entry["kind"],
+        tuple(int(moment) for moment in entry["times"]),
+        entry["claim"],
+        entry["owner"],
+        int(entry["token"]),
+        int(entry["attempt"]),
+        entry["state"],
+        bool(entry["once"]),
+        int(entry["claimed"]),
+        None if started is None else int(started),
+        document.get("next_run") is NOT_THERE,
+        int(entry.get("tried", 0)),
+        None if retry is None else int(retry),
+    )
 
 
 def has_of(held: Held, ref: RunRef) -> bool:
@@ -162,16 +195,18 @@ def has_of(held: Held, ref: RunRef) -> bool:
 
 
 def carried_over(document: Mapping[str, Any]) -> Document:
-    """`active` and `ledger` for a new task in the place of one that has open things."""
+    """`active`, `waiting`, `ledger` for a new task in the place of one that has open things."""
     order, record = Int64(document.get("order") or 0), document.get("record")
-    active = []
-    for entry in document.get("active") or ():
-        if "order" not in entry:
-            own = {} if record is None else {"record": record}
-            entry = {**entry, "order": order, **own}
-        active.append(entry)
-    ledger = [{"order": order, **note} for note in document.get("ledger") or ()]
-    return {"active": active, "ledger": ledger} if active or ledger else {}
+    own = {"order": order} if record is None else {"order": order, "record": record}
+    kept: Document = {
+        name: [
+            entry if "order" in entry or "mark" in entry else {**entry, **own}
+            for entry in document.get(name) or ()
+        ]
+        for name in ("active", "waiting")
+    }
+    kept["ledger"] = [{"order": order, **note} for note in document.get("ledger") or ()]
+    return kept if any(kept.values()) else {}
 
 
 # Rows.
@@ -209,17 +244,24 @@ def rows_of(
             "claim": held.claim,
             "claimed": Int64(held.claimed),
             "started": None if held.started is None else Int64(held.started),
-            "finished": Int64(finished),
+            "finished": Int64(finished) if state is not RunState.RETRYING else None,
         }
-        if outcome is not None and (outcome.reason or outcome.error or outcome.traceback):
-            texts = {
-                "reason": outcome.reason,
-                "error": outcome.error,
-                "traceback": outcome.traceback,
-            }
-            row |= seal(held.key, {name: text for name, text in texts.items() if text})
+        if outcome is not None and any((*outcome[2:5], outcome.notes)):
+            row |= seal(held.key, _texts_of(outcome))
         rows.append(row)
     return rows
+
+
+def _texts_of(outcome: RunOutcome) -> dict[str, str]:
+    texts = {"reason": outcome.reason, "error": outcome.error, "traceback": outcome.traceback}
+    if outcome.notes:
+        texts["notes"] = json.dumps(dict(outcome.notes))
+    return {name: text for name, text in texts.items() if text}
+
+
+def sealed_notes(key: str, notes: Mapping[str, Any], seal: Seal) -> Document:
+    """What is kept of what a run says of itself while it goes on."""
+    return seal(key, {"notes": json.dumps(dict(notes))})
 
 
 class Note(NamedTuple):
@@ -244,61 +286,20 @@ def note_of(key: str, kind: str, note: Note, seal: Seal) -> Document:
     }
 
 
+def note_of_row(row: Document, note: str) -> Document:
+    """An element of `ledger` that is to be this row.
+
+    Args:
+        note: Names it, and all that are put there with it.
+    """
+    place = row["_id"]
+    kept = {name: value for name, value in row.items() if name != "_id"}
+    return {**kept, "kind": place["kind"], "order": place["order"], "note": note}
+
+
 def row_of_note(key: str, order: int, note: Mapping[str, Any]) -> Document:
     """The row that an element of `ledger` is to be."""
     identity = key, int(note["at"]), note["kind"], int(note.get("order", order))
-    kept = {name: value for name, value in note.items() if name not in ("kind", "order")}
+    kept = {name: value for name, value in note.items() if name not in ("kind", "order", "note")}
     given = {"attempt": 0, "token": 0, "started": None, "finished": note["claimed"]}
-    return {"_id": row_id(identity), **kept, **given}
-
-
-# Runs, for people.
-
-
-def run_of(row: Mapping[str, Any], alias: str | None, texts: Mapping[str, str]) -> Run:
-    """The run of a row.
-
-    Args:
-        texts: Its reason, error and traceback, those that it has.
-    """
-    key, at, kind, _ = identity_of(row)
-    occurrences = int(row.get("occurrences", 1))
-    return Run(
-        task_id=key,
-        store_alias=alias,
-        kind=RunKind(kind),
-        scheduled_time=from_microseconds(at),
-        state=RunState(row["state"]),
-        occurrences=occurrences,
-        last_scheduled_time=_moment(row.get("last")) if occurrences > 1 else None,
-        owner=row["owner"] or None,
-        attempt=int(row["attempt"]),
-        token=int(row["token"]),
-        claimed_at=_moment(row["claimed"]),
-        started_at=_moment(row["started"]),
-        finished_at=_moment(row["finished"]),
-        reason=texts.get("reason"),
-        error=texts.get("error"),
-        traceback=texts.get("traceback"),
-    )
-
-
-def open_runs_of(held: Held, alias: str | None) -> Iterator[Run]:
-    """An open run and its followers."""
-    for moment in held.times:
-        yield Run(
-            task_id=held.key,
-            store_alias=alias,
-            kind=RunKind(held.kind),
-            scheduled_time=from_microseconds(moment),
-            state=RunState(held.state) if moment == held.at else RunState.QUEUED,
-            owner=held.owner or None,
-            attempt=held.attempt,
-            token=held.token,
-            claimed_at=_moment(held.claimed),
-            started_at=_moment(held.started),
-        )
-
-
-def _moment(count: int | None) -> datetime | None:
-    return None if count is None else from_microseconds(count)
+    return {"_id": row_id(identity), **given, **kept}

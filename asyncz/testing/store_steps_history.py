@@ -29,8 +29,8 @@ class LookAround(Step):
     async def play(self, world: World) -> None:
         assert isinstance(world, RunWorld)
         model = world.model
-        wanted = (world.clock.now(), model.next_run_time(), bool(model.unowned()), None)
-        assert await world.store(self.by).look() == wanted
+        wanted = (world.clock.now(), model.next_run_time(), bool(model.unowned()))
+        assert await world.store(self.by).look() == (*wanted, None)
 
 
 @dataclass(frozen=True)

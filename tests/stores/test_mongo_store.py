@@ -346,8 +346,8 @@ async def test_next_run_times_are_whole_microseconds_of_64_bits(mongo_place: Pla
 async def test_a_schema_of_a_newer_release_is_refused(mongo_place: Place) -> None:
     async with open_stores(mongo_place, 1):
         pass
-    mongo_place.database["tasks.meta"].update_one({"_id": "schema"}, {"$set": {"version": 3}})
-    with pytest.raises(StoreError, match=r"'mongo'.*version 3.*upgrade"):
+    mongo_place.database["tasks.meta"].update_one({"_id": "schema"}, {"$set": {"version": 4}})
+    with pytest.raises(StoreError, match=r"'mongo'.*version 4.*upgrade"):
         async with open_stores(mongo_place, 1):
             pass
 
