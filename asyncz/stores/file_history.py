@@ -76,6 +76,10 @@ class LatestSearch(Walk):
     def is_enough(self, due_until: int) -> bool:
         return not self._missing and due_until < self._earliest
 
+    def still_wanted(self, due_until: int) -> Iterable[str]:
+        later = {task_id for task_id, row in self._latest.items() if row["at"] >= due_until}
+        return (self.wanted.task_ids or frozenset()) - later
+
     def see(self, row: Row, part: int, number: int) -> None:
         before = self._latest.get(row["task"])
         if before is None or before["at"] < row["at"]:
@@ -124,6 +128,7 @@ class PruneSearch(Walk):
         place = part, number
         if "again" in row:
             self._replacing[place] = _identity(row)
+            self.look_at_all_states()
         item = row["at"], next(self._serials), row, place
         if len(self._kept) < self._keep:
             heappush(self._kept, item)

@@ -87,18 +87,21 @@ class PartIndex:
         """That of a file with these lines."""
         blocks: list[Block] = []
         keys: list[int] = []
-        begun = -BLOCK_BYTES
+        rows: list[Row] = []
+        begun = 0
         for start, change in lines:
-            rows: list[Row] = change.get("rows", [])
-            if not rows:
-                continue
-            if start - begun >= BLOCK_BYTES:
-                begun = start
-                blocks.append(_block(start, len(keys), rows, blocks[-1:]))
-            else:
-                blocks[-1] = _merged(blocks[-1], _block(start, len(keys), rows, blocks[-1:]))
-            for row in rows:
-                keys.append(hash_of(row["task"]) << 32 | len(keys))
+            if rows and start - begun >= BLOCK_BYTES:
+                blocks.append(_block(begun, len(keys) - len(rows), rows, blocks[-1:]))
+                rows = []
+            if settled := change.get("rows"):
+                begun = begun if rows else start
+                rows += settled
+                keys += (
+                    hash_of(row["task"]) << 32 | number
+                    for number, row in enumerate(settled, len(keys))
+                )
+        if rows:
+            blocks.append(_block(begun, len(keys) - len(rows), rows, blocks[-1:]))
         keys.sort()
         hashes = array("I", (key >> 32 for key in keys))
         return cls(size, blocks, hashes, array("I", (key & 0xFFFFFFFF for key in keys)))
@@ -153,13 +156,6 @@ def _block(start: int, first: int, rows: Sequence[Row], before: Sequence[Block])
     low, high = min(moments), max(moments)
     until = max([high, *(block.due_until for block in before)])
     return Block(start, first, low, high, states, until)
-
-
-def _merged(one: Block, other: Block) -> Block:
-    return Block(
-        one.start, one.first, min(one.low, other.low), max(one.high, other.high),
-        one.states | other.states, other.due_until,
-    )  # fmt: skip
 
 
 class PartIndexes:

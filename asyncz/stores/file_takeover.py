@@ -22,6 +22,8 @@ __all__ = ["Fates", "TakeOver"]
 
 TRY_AGAIN = 30.0
 """Seconds after which a run is tried again whose task could not be read here."""
+TRIED_ANYWAY = 16
+"""But so many of those that wait for an attempt are, each time: it costs little."""
 DELETED = "its task was deleted"
 REASONS = {
     RunState.LOST: "its worker is gone, and may have started it",
@@ -85,22 +87,24 @@ class TakeOver:
         """What becomes of those whose next attempt is due, of so many at most; likewise."""
         fates = Fates([], [])
         given: dict[str, int] = {}
+        patience = TRIED_ANYWAY
         with closing(live.waiting.due(now)) as tasks:
             for key in tasks:
                 most = limit - len(fates.taken) - len(fates.ended)
                 if most <= 0:
                     break
                 give_way()
+                runs = list(live.named(live.waiting.of(key, now, most)))
+                if not self.is_worth_trying(runs[0]):
+                    patience -= 1
+                    if patience < 0:
+                        continue
                 active = live.active.get(key[0], 0) + given.get(key[0], 0)
-                given[key[0]] = given.get(key[0], 0) + self._attempt(
-                    list(live.named(live.waiting.of(key, now, most))), active, fates
-                )
+                given[key[0]] = given.get(key[0], 0) + self._attempt(runs, active, fates)
         return fates
 
     def _attempt(self, runs: Sequence[LiveRun], active: int, fates: Fates) -> int:
         """The same of runs of one task, of which others go on; how many are taken."""
-        if not self.is_worth_trying(runs[0]):
-            return 0
         task, error = self.read_task(runs[0])
         if task is None and error == DELETED:
             fates.ended.extend((run, RunState.CANCELLED, DELETED) for run in runs)

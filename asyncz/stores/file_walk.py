@@ -13,9 +13,8 @@ from asyncz.enums import RunState
 from asyncz.serializers.json import ENCODER
 from asyncz.stores.file_journal import Journal
 from asyncz.stores.file_ledger import Ledger, Part, Row
-from asyncz.stores.file_part_index import PartIndex, PartIndexes, hash_of, mask_of
+from asyncz.stores.file_part_index import ANY_STATE, PartIndex, PartIndexes, hash_of, mask_of
 from asyncz.stores.file_rows import rows_of
-from asyncz.stores.file_thread import give_way
 
 __all__ = ["Walk", "Wanted"]
 
@@ -66,7 +65,11 @@ class Walk(ABC):
     def __init__(self, wanted: Wanted, ledger: Ledger) -> None:
         self.wanted = wanted
         self._states = mask_of(wanted.states)
-        self._hashes = None if wanted.task_ids is None else set(map(hash_of, wanted.task_ids))
+        self._hashes = (
+            None
+            if wanted.task_ids is None
+            else {task_id: hash_of(task_id) for task_id in wanted.task_ids}
+        )
         self._recent: tuple[Part, Sequence[Row], Sequence[int]] | None = None
         if ledger.rows and self._states:
             self._recent = ledger.part, ledger.rows, ledger.due_until
@@ -83,9 +86,17 @@ class Walk(ABC):
     def see(self, row: Row, part: int, number: int) -> None:
         """An occurrence that is wanted, and where it is."""
 
+    def still_wanted(self, due_until: int) -> Iterable[str]:
+        """The tasks of which something is that was due until then."""
+        return self.wanted.task_ids or ()
+
     def see_replaced(self, row: Row, part: int, number: int) -> None:
         """One that another one has taken the place of."""
         return
+
+    def look_at_all_states(self) -> None:
+        """From now on, what may have been replaced is of interest too."""
+        self._states = ANY_STATE
 
     @property
     def goes_on(self) -> bool:
@@ -114,17 +125,37 @@ class Walk(ABC):
         return self.is_enough(due_until) or (since is not None and due_until < since)
 
     def _read_recent(self, part: Part, rows: Sequence[Row], due_until: Sequence[int]) -> None:
-        passed, bits = self._passed(part), part.bits
-        for number in range(part.rows - 1, passed - 1, -1):
+        if not self.wanted.overlaps(part.due_from, part.due_until):
+            return
+        bits = part.bits
+        for number in self._recent_numbers(rows, self._passed(part), part.rows):
             if self._is_past(due_until[number]):
                 break
             if not bits >> number & 1:
                 self._look_at(rows[number], part.number, number)
 
+    def _recent_numbers(self, rows: Sequence[Row], first: int, end: int) -> Sequence[int]:
+        """Those that may be wanted, the last one first."""
+        task_ids, states, since, until = self.wanted
+        numbers: Sequence[int] = range(end - 1, first - 1, -1)
+        if task_ids is not None:
+            numbers = [number for number in numbers if rows[number]["task"] in task_ids]
+        if since is not None:
+            numbers = [number for number in numbers if rows[number]["at"] >= since]
+        if until is not None:
+            numbers = [number for number in numbers if rows[number]["at"] <= until]
+        if states:
+            numbers = [
+                number
+                for number in numbers
+                if rows[number]["state"] in states or "again" in rows[number]
+            ]
+        return numbers
+
     def _read_part(self, part: Part, journal: Journal, indexes: PartIndexes) -> None:
         passed, bits = self._passed(part), part.bits
         index = indexes.of(journal, part.number)
-        for place, numbers in self._places(index, passed, bits):
+        for place, numbers in self._places(index, part, passed):
             block = index.blocks[place]
             if self._is_past(block.due_until):
                 break
@@ -138,7 +169,7 @@ class Walk(ABC):
         return self._forgotten[1] if part.number == self._forgotten[0] else 0
 
     def _places(
-        self, index: PartIndex, passed: int, bits: int
+        self, index: PartIndex, part: Part, passed: int
     ) -> Iterator[tuple[int, list[int] | None]]:
         """The blocks to look at, the last one first, and which of their occurrences may be meant;
         None: any.
@@ -146,10 +177,14 @@ class Walk(ABC):
         if self._hashes is None:
             yield from ((place, None) for place in range(len(index.blocks) - 1, -1, -1))
             return
+        hashes = {self._hashes[task_id] for task_id in self.still_wanted(part.due_until)}
+        numbers = sorted(number for each in hashes for number in index.rows_of(each))
+        if not numbers:
+            return
         found: dict[int, list[int]] = {}
         there: set[int] = set()
-        firsts = [block.first for block in index.blocks]
-        for number in sorted(number for each in self._hashes for number in index.rows_of(each)):
+        bits, firsts = part.bits, [block.first for block in index.blocks]
+        for number in numbers:
             place = bisect_right(firsts, number) - 1
             found.setdefault(place, []).append(number)
             if number >= passed and not bits >> number & 1:
@@ -179,7 +214,6 @@ class Walk(ABC):
         return [*enumerate(_rows(journal.read_span(part, start, until)), index.blocks[place].first)]
 
     def _look_at(self, row: Row, part: int, number: int) -> None:
-        give_way()
         if self._hashes is not None and row["task"] not in (self.wanted.task_ids or ()):
             return
         identity = row["task"], row["kind"], row["at"], row["gen"]
