@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -13,10 +13,12 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr
 
+from asyncz.enums import RunState
 from asyncz.exceptions import ConflictIdError, StoreError, TaskLookupError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
 from asyncz.stores.cluster import (
+    Attended,
     ClusterStore,
     Fired,
     Firing,
@@ -233,6 +235,27 @@ class FileStore(SerializingStore, ClusterStore):
     ) -> Reaped:
         return await self._submit(partial(self._ready.reap, node_id, bury, max_attempts, limit))
 
+    async def note_runs(
+        self, node_id: str, notes: Sequence[tuple[RunRef, Mapping[str, Any]]]
+    ) -> list[bool]:
+        return await self._submit(partial(self._ready.note, node_id, tuple(notes)))
+
+    async def attend(self, node_id: str, limit: int = 100) -> Attended:
+        return await self._submit(partial(self._ready.attend, node_id, limit))
+
+    async def cancel_run(self, task_id: str, scheduled_time: datetime, by: str) -> RunState | None:
+        query = RunQuery(task_id, since=scheduled_time, until=scheduled_time, limit=1)
+        while True:
+            cancel = partial(self._ready.cancel, task_id, scheduled_time, by)
+            state = await self._submit(cancel)
+            if state is not None:
+                return state
+            found = await self._search(query)
+            if not found:
+                return None
+            if not found[0].state.is_open:
+                return found[0].state
+
     async def get_runs(self, query: RunQuery) -> list[Run]:
         """The runs that are wanted, the latest first.
 
@@ -254,6 +277,21 @@ class FileStore(SerializingStore, ClusterStore):
 
     async def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:
         return await self._submit(partial(self._ready.count_active, tuple(task_ids)))
+
+    async def prune_runs(
+        self,
+        task_id: str,
+        states: frozenset[RunState],
+        keep: int,
+        before: datetime,
+        limit: int = 1_000,
+    ) -> int:
+        runs = self._ready
+        begin = partial(runs.begin_prune, task_id, states, keep, before, limit)
+        search = await self._submit(begin)
+        while (count := await self._submit(partial(runs.prune_on, search))) is None:
+            pass
+        return count
 
     async def forget_runs(self, before: datetime, limit: int = 1_000) -> int:
         return await self._submit(partial(self._ready.forget, before, limit))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from logging import Logger
 from pathlib import Path
 
 from asyncz.exceptions import StoreError
 from asyncz.stores.file_directory import RecordDirectory
-from asyncz.stores.file_history import SettledRuns
 from asyncz.stores.file_journal import Change, Journal
-from asyncz.stores.file_ledger import VERSION, Ledger, Part, Row, RunKey
+from asyncz.stores.file_ledger import OLD_VERSIONS, VERSION, Ledger, Part, Row
+from asyncz.stores.file_live import RunKey
+from asyncz.stores.file_part_index import PartIndexes
+from asyncz.stores.file_settled import SettledRuns
 from asyncz.stores.file_thread import give_way
 
 __all__ = ["RUNS_NAME", "RunBook"]
@@ -38,6 +41,7 @@ class RunBook:
         self._files: RecordDirectory | None = None
         self._journal: Journal | None = None
         self._settled = SettledRuns()
+        self.indexes = PartIndexes()
         self.ledger = Ledger()
 
     @property
@@ -92,6 +96,7 @@ class RunBook:
             self._files.close()
         self._journal = self._files = None
         self._settled = SettledRuns()
+        self.indexes = PartIndexes()
         self._is_stale = False
         self.ledger = Ledger()
 
@@ -117,11 +122,20 @@ class RunBook:
 
     def forget_until(self, part: int, rows: int) -> None:
         """Forget the files before that one, and so many of its rows."""
-        old = [known for known in self.ledger.parts if known.number < part]
-        self.commit({"op": "forget", "part": part, "passed": rows})
+        self._forget({"op": "forget", "part": part, "passed": rows})
+
+    def forget_some(self, gone: Mapping[int, int]) -> None:
+        """Forget rows: of each of these files those whose bits are set, as in `Part.gone`."""
+        self._forget({"op": "prune", "gone": [[part, f"{rows:x}"] for part, rows in gone.items()]})
+
+    def _forget(self, change: Change) -> None:
+        before = self.ledger.parts
+        self.commit(change)
+        left = {known.number for known in self.ledger.parts}
         self._settled.forget(self.ledger.parts)
-        for known in old:
-            if not known.damaged and self._journal is not None:
+        self.indexes.forget(left)
+        for known in before:
+            if known.number not in left and not known.damaged and self._journal is not None:
                 self._journal.remove(known.number)
 
     def remove(self) -> None:
@@ -165,6 +179,7 @@ class RunBook:
         self.journal.open(numbers[-1])
         changes = self.journal.read_on()
         has_head = bool(changes) and changes[0]["op"] == "head"
+        is_old = has_head and changes[0]["v"] in OLD_VERSIONS
         if has_head:
             self._check_version(changes[0])
         else:
@@ -174,12 +189,13 @@ class RunBook:
         for number in numbers:
             if number < self.ledger.forgotten[0] and self.journal.is_whole(number):
                 self.journal.remove(number)
-        if self.ledger.is_sealed or not has_head:
+        if self.ledger.is_sealed or is_old or not has_head:
+            # Who writes an old version finds its file sealed, and the next one is not for him.
             self._begin(numbers[-1] + 1)
         return True
 
     def _check_version(self, head: Change) -> None:
-        if head["v"] != VERSION:
+        if head["v"] != VERSION and head["v"] not in OLD_VERSIONS:
             self.close()
             raise StoreError(
                 f"The runs of the store {self._alias!r} have the version {str(head['v'])[:20]}; "
@@ -192,7 +208,8 @@ class RunBook:
         for number in numbers[-2:-1]:
             for change in self.journal.read_part(number):
                 self.ledger.apply(change)
-        earlier, self.ledger.part = self.ledger.part, Part(numbers[-1], damaged=True)
+        earlier = self.ledger.part
+        self.ledger.begin_part(Part(numbers[-1], damaged=True))
         if earlier.rows:
             self.ledger.parts.append(earlier)
         self.ledger.is_sealed = False

@@ -14,10 +14,10 @@ from asyncz.serializers.json import JSONSerializer, to_microseconds
 from asyncz.stores.cluster import Fired, Firing, Unrun
 from asyncz.stores.file_book import RunBook
 from asyncz.stores.file_entries import Entry
-from asyncz.stores.file_history import RowWriter
 from asyncz.stores.file_index import RecordIndex
 from asyncz.stores.file_journal import Change
 from asyncz.stores.file_ledger import Move, Row
+from asyncz.stores.file_rows import RowWriter
 from asyncz.stores.file_thread import give_way
 from asyncz.stores.serializing import Codec
 from asyncz.tasks.base import Task
@@ -112,7 +112,7 @@ class Claims:
         expected = _microseconds(firing.expected)
         if entry is None or entry.error is not None or entry.next_run != expected:
             return Fired.LOST
-        busy = self._book.ledger.active.get(task_id, 0) >= task.max_instances
+        busy = self._book.ledger.live.active.get(task_id, 0) >= task.max_instances
         manual = firing.kind is RunKind.MANUAL
         if manual and busy:
             return Fired.SKIPPED
@@ -139,7 +139,7 @@ class Claims:
 
     def _keep_for_those_before(self, task_id: str, entry: Entry) -> None:
         """The runs of a task that has come to its end are taken over all the same."""
-        if entry.record is not None and self._book.ledger.active.get(task_id):
+        if entry.record is not None and self._book.ledger.live.has_any((task_id, entry.order)):
             record = kept_record(self._codec, entry.record)
             self._kept.append([task_id, entry.order, record])
 

@@ -7,6 +7,7 @@ all that still goes on; so the sealed ones hold nothing but what has ended.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
+from asyncz.exceptions import UnreadableRecordError
 from asyncz.serializers.json import DECODER, ENCODER
 from asyncz.stores.file_directory import RecordDirectory
 from asyncz.stores.file_thread import give_way
@@ -31,6 +33,10 @@ _CHUNK = 1024 * 1024
 def name_of_part(number: int) -> str:
     """The file of that number."""
     return f"runs-{number:08d}.log"
+
+
+def _name_beside(number: int) -> str:
+    return f"runs-{number:08d}.index"
 
 
 def to_line(change: Change) -> bytes:
@@ -129,15 +135,50 @@ class Journal:
             os.close(descriptor)
         return list(self._changes(number, 0, data, having))
 
+    def read_span(
+        self, number: int, start: int, until: int | None = None, having: bytes = b""
+    ) -> Iterator[tuple[int, Change]]:
+        """What is in a part of a file, and where; likewise. It begins where a line does."""
+        descriptor = self._files.open_file(name_of_part(number))
+        try:
+            data = _read_from(descriptor, start, until)
+        finally:
+            os.close(descriptor)
+        return self._placed(number, start, data, having)
+
+    def size_of(self, number: int) -> int:
+        """How long a file is. OSError if it is gone."""
+        found = self._files.signature(name_of_part(number))
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "it is gone", name_of_part(number))
+        return found.size
+
+    def read_beside(self, number: int) -> bytes | None:
+        """What was put beside a file; None: nothing that can be read."""
+        try:
+            return self._files.read(_name_beside(number))
+        except UnreadableRecordError:
+            return None
+
+    def put_beside(self, number: int, data: bytes) -> None:
+        """Keep something beside a file that is sealed, if that is there; removed with it."""
+        if self._files.signature(name_of_part(number)) is not None:
+            self._files.write(_name_beside(number), data)
+
     def _changes(
         self, number: int, start: int, data: bytes, having: bytes = b""
     ) -> Iterator[Change]:
+        return (change for _, change in self._placed(number, start, data, having))
+
+    def _placed(
+        self, number: int, start: int, data: bytes, having: bytes
+    ) -> Iterator[tuple[int, Change]]:
         for line in data.split(b"\n"):
             give_way()
             is_wanted = bool(line) and having in line
             change = from_line(line) if is_wanted else None
             if change is not None:
-                yield change
+                yield start, change
             elif is_wanted and (number, start) not in self._reported:
                 self._reported.add((number, start))
                 self.damaged.add(number)
@@ -192,8 +233,9 @@ class Journal:
 
     def remove(self, number: int) -> None:
         """Remove a file, if it is there."""
-        with suppress(FileNotFoundError):
-            self._files.remove(name_of_part(number))
+        for name in (name_of_part(number), _name_beside(number)):
+            with suppress(FileNotFoundError):
+                self._files.remove(name)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -6,28 +6,31 @@ are read of others alike. It never fails: who tells it of a run that it does not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Set
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from asyncz.enums import NodeState, RunState
+from asyncz.enums import NodeState
 from asyncz.stores.file_journal import SEAL, Change
+from asyncz.stores.file_live import CLAIMED, RETRYING, RUNNING, LiveRun, LiveRuns, RunKey
 
-__all__ = ["VERSION", "Ledger", "LedgerNode", "LiveRun", "Move", "Part", "Row", "RunKey"]
+__all__ = ["OLD_VERSIONS", "VERSION", "Ledger", "LedgerNode", "Move", "Part", "Row"]
 
-VERSION = 1
+VERSION = 2
+OLD_VERSIONS = frozenset({1})
+"""Which are read too, and gone on with as this one. Who writes those does not know of runs that
+wait, and would lose them."""
 KEPT_CLAIMS = 2
 """Of each node: the one that may be asked for again, and one more."""
 KEPT_NODES = 100
 """That are not alive any more and have no runs."""
 
-CLAIMED, RUNNING = RunState.CLAIMED.value, RunState.RUNNING.value
 ALIVE = NodeState.ALIVE.value
 
 NOBODY: frozenset[str] = frozenset()
+UNKNOWN = -(2**62)
+"""An instant before all others."""
 
-RunKey = tuple[str, str, int]
-"""A task's id, the kind of its run, and the instant of it in microseconds."""
 Row = dict[str, Any]
 """An occurrence that is settled, as it stands in the journal. See `Ledger._settle`."""
 
@@ -58,6 +61,9 @@ class Part(NamedTuple):
         settled_until: When the last of them was settled, in microseconds.
         due_until: The last instant that any of them was due.
         damaged: Whether there are lines in it that cannot be read.
+        due_from: The first instant that any of them was due.
+        gone: Those of them that are forgotten while others behind them are not: hexadecimal digits
+            of a number with a bit for each, counted from the first one in the file.
     """
 
     number: int
@@ -65,41 +71,21 @@ class Part(NamedTuple):
     settled_until: int = 0
     due_until: int = 0
     damaged: bool = False
-
-
-@dataclass(slots=True)
-class LiveRun:
-    """A run that is open. Instants in microseconds.
-
-    Args:
-        number: Of its own in this journal.
-        times: The head's and its followers'.
-        once: Whether it is `at_most_once`.
-        record: The task's record, if the task was forgotten with this run or after it.
-    """
-
-    number: int
-    task_id: str
-    kind: str
-    times: list[int]
-    generation: int
-    once: bool
-    record: dict[str, Any] | str | None = None
-    owner: str | None = None
-    state: str = CLAIMED
-    attempt: int = 1
-    token: int = 1
-    claimed: int = 0
-    started: int | None = None
+    due_from: int = UNKNOWN
+    gone: str = ""
 
     @property
-    def key(self) -> RunKey:
-        """What refers to it; not its task's generation."""
-        return self.task_id, self.kind, self.times[0]
+    def bits(self) -> int:
+        """That number."""
+        return int(self.gone or "0", 16)
 
-    def all_keys(self) -> Iterator[RunKey]:
-        """The same of each of its occurrences."""
-        return ((self.task_id, self.kind, at) for at in self.times)
+    def without(self, rows: int) -> Part:
+        """The same, with these forgotten too, a bit for each."""
+        return self._replace(gone=f"{self.bits | rows:x}")
+
+    def left(self, passed: int) -> int:
+        """How many are not forgotten, if those before this one are."""
+        return max(0, self.rows - passed - (self.bits >> passed).bit_count())
 
 
 @dataclass(slots=True)
@@ -127,9 +113,10 @@ class Ledger:
 
     def __init__(self) -> None:
         self.nodes: dict[str, LedgerNode] = {}
-        self.open: dict[int, LiveRun] = {}
-        self.owned: dict[str | None, dict[int, LiveRun]] = {}
-        self.active: dict[str, int] = {}
+        self.live = LiveRuns()
+        self.rows: list[Row] = []
+        self.due_until: list[int] = []
+        """What was settled in the file, in order, and the last instant that was due up to each."""
         self.settled: dict[RunKey, Row] = {}
         self.moves: list[Move] = []
         """Steps that are written down, but perhaps not made."""
@@ -140,7 +127,6 @@ class Ledger:
         """The number of the first file that is not forgotten, and how many of its rows are."""
         self.last_number = 0
         self.is_sealed = False
-        self._by_key: dict[RunKey, list[LiveRun]] = {}
         self._verbs: dict[str, Callable[[Change], None]] = {
             "head": self._begin,
             "join": self._join,
@@ -151,7 +137,11 @@ class Ledger:
             "end": self._end,
             "free": self._free,
             "reap": self._reap,
+            "note": self._note,
+            "ask": self._ask,
+            "attend": self._attend,
             "forget": self._forget,
+            "prune": self._prune,
             SEAL: self._seal,
         }
 
@@ -164,7 +154,12 @@ class Ledger:
 
     def find(self, key: RunKey, node_id: str, token: int) -> LiveRun | None:
         """The open run of that key that the node owns with that token."""
-        for run in self._by_key.get(key, ()):
+        found = self.waits_or_goes_on(key, node_id, token)
+        return None if found is None or found.state == RETRYING else found
+
+    def waits_or_goes_on(self, key: RunKey, node_id: str, token: int) -> LiveRun | None:
+        """Likewise; or the one that it owned, which waits for its next attempt."""
+        for run in self.live.having(key):
             if run.key == key and run.owner == node_id and run.token == token:
                 return run
         return None
@@ -172,13 +167,18 @@ class Ledger:
     def is_open(self, key: RunKey) -> bool:
         """Whether that occurrence is open, or waits behind one that is; of any generation of the
         task, since outcomes could not be told apart."""
-        return key in self._by_key
+        return bool(self.live.having(key))
 
     def unowned(self, gone: Set[str | None] | Set[str] = NOBODY) -> Iterator[LiveRun]:
-        """The open runs of nobody, of nodes that are not alive, and of these."""
-        for owner, runs in self.owned.items():
+        """The open runs of nobody, of nodes that are not alive, and of these; none that waits."""
+        for owner, runs in self.live.owned.items():
             if owner in gone or not self.is_alive(owner):
                 yield from runs.values()
+
+    @property
+    def attend_at(self) -> int | None:
+        """From when on somebody is to see to runs that wait, or that are to be cancelled."""
+        return 0 if self.live.marked else self.live.waiting.first()
 
     def answer(self, node_id: str, claim: str) -> str | None:
         """What was said to a claim before."""
@@ -195,7 +195,7 @@ class Ledger:
             "last_number": self.last_number,
             "forgotten": list(self.forgotten),
             "nodes": [asdict(node) for node in self._kept_nodes()],
-            "open": [asdict(run) for run in self.open.values()],
+            "open": [asdict(run) for run in self.live.by_number.values()],
             "moves": [list(move) for move in self.moves],
             "parts": [list(part) for part in kept if part.number],
         }
@@ -204,7 +204,7 @@ class Ledger:
         gone = [
             node_id
             for node_id, node in self.nodes.items()
-            if node.state != ALIVE and not self.owned.get(node_id)
+            if node.state != ALIVE and not self.live.owned.get(node_id)
         ]
         for node_id in gone[:-KEPT_NODES]:
             del self.nodes[node_id]
@@ -222,13 +222,18 @@ class Ledger:
         self.last_number = change["last_number"]
         self.forgotten = (change["forgotten"][0], change["forgotten"][1])
         self.nodes = {node["about"][0]: LedgerNode(**node) for node in change["nodes"]}
-        self.open, self.owned, self.active, self._by_key = {}, {}, {}, {}
+        self.live = LiveRuns()
         for run in change["open"]:
-            self._enter(LiveRun(**run))
+            self.live.enter(LiveRun(**run))
         self.moves = [Move(*move) for move in change["moves"]]
         self.parts = [Part(*part) for part in change["parts"]]
-        self.part, self.settled = Part(change["number"]), {}
+        self.settled = {}
+        self.begin_part(Part(change["number"]))
         self.is_sealed = False
+
+    def begin_part(self, part: Part) -> None:
+        """What is settled from now on is in that file."""
+        self.part, self.rows, self.due_until = part, [], []
 
     def _seal(self, change: Change) -> None:
         self.is_sealed = True
@@ -249,7 +254,7 @@ class Ledger:
     def _fire(self, change: Change) -> None:
         owner, at = change["node"], change["at"]
         for task_id, generation, record in change.get("kept", ()):
-            for run in self.open.values():
+            for run in self.live.by_number.values():
                 if run.record is None and (run.task_id, run.generation) == (task_id, generation):
                     run.record = record
         for number, task_id, kind, times, generation, once, record in change["runs"]:
@@ -257,8 +262,7 @@ class Ledger:
             run.claimed = at
             if not once:
                 run.state, run.started = RUNNING, at
-            self._enter(run)
-            self.last_number = max(self.last_number, number)
+            self._number(run)
         self.moves = [Move(*move) for move in change["moves"]]
         self._settle(change)
         if node := self.nodes.get(owner):
@@ -267,80 +271,99 @@ class Ledger:
     def _moved(self, change: Change) -> None:
         self.moves = []
 
+    def _number(self, run: LiveRun) -> None:
+        self.live.enter(run)
+        self.last_number = max(self.last_number, run.number)
+
     def _start(self, change: Change) -> None:
-        for run in self._named(change["runs"]):
+        for run in self.live.named(change["runs"]):
             run.state, run.started = RUNNING, change["at"]
 
     def _end(self, change: Change) -> None:
-        for run in self._named(change["runs"]):
-            self._drop(run)
+        waits = [
+            replace(
+                run, number=number, times=[at], state=RETRYING, retry=retry, said=said, noted=None,
+                asked=run.asked if at == run.times[0] else None,
+            )
+            for ended, number, at, retry, said in change.get("waits", ())
+            for run in self.live.named([ended])
+        ]  # fmt: skip
+        for run in self.live.named(change["runs"]):
+            self.live.drop(run)
+        for run in waits:
+            self._number(run)
         self._settle(change)
 
     def _free(self, change: Change) -> None:
-        for run in self._named(change["runs"]):
-            self._hand_over(run, None)
+        for run in self.live.named(change["runs"]):
+            self.live.hand_over(run, None)
             run.state, run.started = CLAIMED, None
             run.attempt = max(0, run.attempt - 1)
 
     def _reap(self, change: Change) -> None:
         for node_id in change["dead"]:
             self._retire(node_id, NodeState.DEAD, change)
-        for run in self._named(change["taken"]):
-            self._hand_over(run, change["node"])
-            run.token, run.attempt = run.token + 1, run.attempt + 1
+        for run in self.live.named(change["taken"]):
+            self._take(run, change)
             if not run.once:
                 run.state, run.started = RUNNING, change["at"]
         self._end(change)
+
+    def _attend(self, change: Change) -> None:
+        for run in self.live.named(change["taken"]):
+            self._take(run, change)
+            run.again += 1
+            run.state, run.started = (CLAIMED, None) if run.once else (RUNNING, change["at"])
+        self._end(change)
+
+    def _take(self, run: LiveRun, change: Change) -> None:
+        self.live.hand_over(run, change["node"])
+        run.token, run.attempt = run.token + 1, run.attempt + 1
+
+    def _note(self, change: Change) -> None:
+        for number, noted in change["notes"]:
+            for run in self.live.named([number]):
+                run.noted = noted
+
+    def _ask(self, change: Change) -> None:
+        for run in self.live.named([change["run"]]):
+            self.live.mark(run, change["by"])
 
     def _forget(self, change: Change) -> None:
         self.forgotten = (change["part"], change["passed"])
         self.parts = [part for part in self.parts if part.number >= change["part"]]
 
-    def _named(self, numbers: Sequence[int]) -> Iterable[LiveRun]:
-        return filter(None, map(self.open.get, numbers))
-
-    def _enter(self, run: LiveRun) -> None:
-        self.open[run.number] = run
-        self.owned.setdefault(run.owner, {})[run.number] = run
-        for key in run.all_keys():
-            self._by_key.setdefault(key, []).append(run)
-        self.active[run.task_id] = self.active.get(run.task_id, 0) + 1
-
-    def _drop(self, run: LiveRun) -> None:
-        del self.open[run.number]
-        self._disown(run)
-        for key in run.all_keys():
-            alike = self._by_key[key]
-            alike.remove(run)
-            if not alike:
-                del self._by_key[key]
-        left = self.active.pop(run.task_id) - 1
-        if left:
-            self.active[run.task_id] = left
-
-    def _hand_over(self, run: LiveRun, owner: str | None) -> None:
-        self._disown(run)
-        run.owner = owner
-        self.owned.setdefault(owner, {})[run.number] = run
-
-    def _disown(self, run: LiveRun) -> None:
-        runs = self.owned[run.owner]
-        del runs[run.number]
-        if not runs:
-            del self.owned[run.owner]
+    def _prune(self, change: Change) -> None:
+        gone = {number: int(rows, 16) for number, rows in change["gone"]}
+        first, passed = self.forgotten
+        for place, part in enumerate(self.parts):
+            if part.number in gone:
+                self.parts[place] = part.without(gone[part.number])
+        self.parts = [
+            part
+            for part in self.parts
+            if part.damaged or part.left(passed if part.number == first else 0)
+        ]
+        if self.part.number in gone:
+            self.part = self.part.without(gone[self.part.number])
 
     def _settle(self, change: Change) -> None:
         rows: list[Row] = change["rows"]
         if not rows:
             return
         due_until = self.part.due_until
+        due_from = self.part.due_from if self.part.rows else rows[0]["at"]
         for row in rows:
             at = row["at"]
-            due_until = max(due_until, at)
+            due_until, due_from = max(due_until, at), min(due_from, at)
+            row["finished"] = change["at"]
+            self.rows.append(row)
+            self.due_until.append(due_until)
             if "ran" in row:
                 self.settled[row["task"], row["kind"], at] = row
         part = self.part
         settled_until = max(part.settled_until, change["at"])
         self.part = part._replace(
-            rows=part.rows + len(rows), settled_until=settled_until, due_until=due_until
-        )
+            rows=part.rows + len(rows), settled_until=settled_until, due_until=due_until,
+            due_from=due_from,
+        )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from asyncz.enums import Delivery, RunKind, RunState
@@ -11,7 +12,8 @@ from asyncz.serializers.json import from_microseconds
 from asyncz.stores.cluster import OpenRun, RunRef
 from asyncz.stores.file_claims import read_kept
 from asyncz.stores.file_index import RecordIndex
-from asyncz.stores.file_ledger import RUNNING, LiveRun
+from asyncz.stores.file_live import RUNNING, LiveRun, LiveRuns
+from asyncz.stores.file_thread import give_way
 from asyncz.stores.quarantine import reason
 from asyncz.stores.serializing import Codec
 from asyncz.tasks.base import Task
@@ -20,6 +22,8 @@ __all__ = ["Fates", "TakeOver"]
 
 TRY_AGAIN = 30.0
 """Seconds after which a run is tried again whose task could not be read here."""
+TRIED_ANYWAY = 16
+"""But so many of those that wait for an attempt are, each time: it costs little."""
 DELETED = "its task was deleted"
 REASONS = {
     RunState.LOST: "its worker is gone, and may have started it",
@@ -79,6 +83,42 @@ class TakeOver:
                 self._retry_at[run.number] = self._monotonic() + TRY_AGAIN
         return Fates(taken, ended)
 
+    def decide_attempts(self, live: LiveRuns, now: int, limit: int) -> Fates:
+        """What becomes of those whose next attempt is due, of so many at most; likewise."""
+        fates = Fates([], [])
+        given: dict[str, int] = {}
+        patience = TRIED_ANYWAY
+        with closing(live.waiting.due(now)) as tasks:
+            for key in tasks:
+                most = limit - len(fates.taken) - len(fates.ended)
+                if most <= 0:
+                    break
+                give_way()
+                runs = list(live.named(live.waiting.of(key, now, most)))
+                if not self.is_worth_trying(runs[0]):
+                    patience -= 1
+                    if patience < 0:
+                        continue
+                active = live.active.get(key[0], 0) + given.get(key[0], 0)
+                given[key[0]] = given.get(key[0], 0) + self._attempt(runs, active, fates)
+        return fates
+
+    def _attempt(self, runs: Sequence[LiveRun], active: int, fates: Fates) -> int:
+        """The same of runs of one task, of which others go on; how many are taken."""
+        task, error = self.read_task(runs[0])
+        if task is None and error == DELETED:
+            fates.ended.extend((run, RunState.CANCELLED, DELETED) for run in runs)
+        if task is None:
+            self._retry_at[runs[0].number] = self._monotonic() + TRY_AGAIN
+            return 0
+        self._retry_at.pop(runs[0].number, None)
+        chosen = runs[: max(0, task.max_instances - active)]
+        for run in chosen:
+            # To each a task of its own, since they are changed.
+            own = task if run is runs[0] else self.read_task(run)[0]
+            fates.taken.append((run, own or task))
+        return len(chosen)
+
     def read_task(self, run: LiveRun) -> tuple[Task | None, str | None]:
         """The task of a run, or why there is none."""
         if run.record is not None:
@@ -110,4 +150,4 @@ class TakeOver:
 def _end_of(run: LiveRun, max_attempts: int) -> RunState | None:
     if run.once and run.state == RUNNING:
         return RunState.LOST
-    return RunState.ABANDONED if run.attempt >= max_attempts else None
+    return RunState.ABANDONED if run.attempt - run.again >= max_attempts else None

@@ -2,130 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import ANY
 
 from asyncz.clock import Clock
 from asyncz.enums import Delivery, NodeState, RunKind, RunState
-from asyncz.runs.base import Run, RunQuery
+from asyncz.runs.base import RunQuery
 from asyncz.stores.cluster import Fired, Firing, RunEnd, RunOutcome, RunRef, Unrun
 from asyncz.testing.store_model import Kept, TaskModel, TaskView
+from asyncz.testing.store_model_values import Identity, ModelNode, ModelRun, RunView
 
-__all__ = ["Identity", "ModelNode", "ModelRun", "RunModel", "RunView"]
+__all__ = ["RunModel"]
 
-LOST, CANCELLED = RunState.LOST, RunState.CANCELLED
-
-
-class Identity(NamedTuple):
-    """What makes an occurrence the same one; of each there is one record."""
-
-    task_id: str
-    generation: int
-    kind: RunKind
-    at: datetime
-
-
-class RunView(NamedTuple):
-    """What is compared of the record of an occurrence. Some things are a store's own affair."""
-
-    at: datetime
-    task_id: str
-    kind: RunKind
-    claimed: datetime | None
-    token: int
-    state: RunState
-    attempt: int
-    owner: str | None
-    finished: datetime | None
-    started: Any
-    occurrences: int = 1
-    last: datetime | None = None
-    reason: Any = None
-    error: str | None = None
-    traceback: str | None = None
-
-    @classmethod
-    def of(cls, run: Run) -> RunView:
-        """Of a run that a store knows."""
-        return cls(
-            run.scheduled_time, run.task_id, run.kind, run.claimed_at, run.token, run.state,
-            run.attempt, run.owner, run.finished_at, run.started_at, run.occurrences,
-            run.last_scheduled_time, run.reason, run.error, run.traceback,
-        )  # fmt: skip
-
-
-@dataclass
-class ModelNode:
-    """A node in the model."""
-
-    id: str
-    joined: datetime
-    seen: datetime
-    lease_until: datetime
-    state: NodeState = NodeState.ALIVE
-    running: int = 0
-
-
-@dataclass
-class ModelRun:
-    """A run in the model, from its claim on; it is open as long as it is not finished.
-
-    Args:
-        kept: The task, if it was forgotten meanwhile by who moved it on to its end.
-        outcomes: By instant, once it has ended, and when that was said.
-    """
-
-    task_id: str
-    generation: int
-    kind: RunKind
-    times: tuple[datetime, ...]
-    delivery: Delivery
-    owner: str | None
-    claimed: datetime
-    state: RunState
-    started: datetime | None
-    token: int = 1
-    attempt: int = 1
-    finished: datetime | None = None
-    kept: TaskView | None = None
-    outcomes: dict[datetime, tuple[RunOutcome, datetime]] = field(default_factory=dict)
-    was_lost: bool = False
-
-    @property
-    def ref(self) -> RunRef:
-        """What its owner knows it by."""
-        return RunRef(self.task_id, self.kind, self.times[0], self.token)
-
-    @property
-    def head_state(self) -> RunState:
-        """What its head is, or ended as."""
-        return self.state if self.finished is None else self.outcomes[self.times[0]][0].state
-
-    def end(self, outcomes: dict[datetime, RunOutcome], now: datetime) -> None:
-        """It has ended so. What is left out was cancelled, but if it was lost it stays so."""
-        self.was_lost = self.finished is not None
-        if not self.was_lost:
-            self.outcomes = {at: (RunOutcome(at, CANCELLED, reason=ANY), now) for at in self.times}
-        self.outcomes |= {at: (said, now) for at, said in outcomes.items()}
-        self.finished = now
-
-    def identities(self) -> Iterator[Identity]:
-        """Of its occurrences."""
-        return (Identity(self.task_id, self.generation, self.kind, at) for at in self.times)
-
-    def views(self) -> Iterator[RunView]:
-        """The records of its occurrences."""
-        for number, at in enumerate(self.times):
-            waits = RunOutcome(at, RunState.QUEUED if number else self.state)
-            said, finished = self.outcomes.get(at) or (waits, None)
-            yield RunView(
-                at, self.task_id, self.kind, self.claimed, self.token, said.state, self.attempt,
-                self.owner, finished, ANY if number else self.started,
-                reason=said.reason, error=said.error, traceback=said.traceback,
-            )  # fmt: skip
+LOST, CANCELLED, RETRYING = RunState.LOST, RunState.CANCELLED, RunState.RETRYING
 
 
 class RunModel(TaskModel):
@@ -245,7 +137,7 @@ class RunModel(TaskModel):
 
     def count_active(self, task_id: str) -> int:
         """As `ClusterStore.count_active`."""
-        return sum(run.task_id == task_id for run in self.open())
+        return sum(run.task_id == task_id and not run.waits for run in self.open())
 
     # How they end.
 
@@ -256,7 +148,7 @@ class RunModel(TaskModel):
     def owned(self, node_id: str, ref: RunRef) -> ModelRun | None:
         """The open run of a reference, if it is that node's and the token is right."""
         for run in self.open():
-            if run.ref == ref and run.owner == node_id:
+            if run.ref == ref and run.owner == node_id and not run.waits:
                 return run
         return None
 
@@ -272,6 +164,7 @@ class RunModel(TaskModel):
         if run := self.owned(node_id, ref):
             run.owner, run.state, run.started = None, RunState.CLAIMED, None
             run.attempt = max(0, run.attempt - 1)
+            run.is_vague = run.is_vague or run.is_attempt
 
     def finish(self, node_id: str, end: RunEnd) -> bool:
         """As `ClusterStore.finish_runs`."""
@@ -281,21 +174,44 @@ class RunModel(TaskModel):
         if run is None and late and late[-1].head_state is LOST:
             run = late[-1]
         if run is not None:
-            run.end(outcomes, self._clock.now())
+            self._end(run, outcomes)
             return True
+        if any(each.waits and each.ref == end.ref for each in self.runs if each.owner == node_id):
+            return end.outcomes[0].state is RETRYING
         said = outcomes.get(end.ref.scheduled_time) or RunOutcome(end.ref.scheduled_time, CANCELLED)
         return bool(late) and late[-1].head_state is said.state
 
+    def _end(self, run: ModelRun, outcomes: dict[datetime, RunOutcome]) -> None:
+        """What is tried again goes on as a run of its own."""
+        waits = [said for said in outcomes.values() if said.state is RETRYING]
+        for said in waits:
+            at = said.scheduled_time
+            asked = run.asked if at == run.times[0] else None
+            self.runs.append(
+                replace(
+                    run, times=(at,), state=RETRYING, retry_at=said.retry_at, said=said,
+                    noted=None, asked=asked, outcomes={},
+                )
+            )  # fmt: skip
+            del outcomes[at]
+        left = tuple(at for at in run.times if at not in {said.scheduled_time for said in waits})
+        run.is_part = left[:1] != run.times[:1]
+        run.times = left
+        if left:
+            run.end(outcomes, self._clock.now())
+        else:
+            self.runs.remove(run)
+
     def settled(self, node_id: str, ref: RunRef) -> list[ModelRun]:
         """The runs of a reference that node has had, and which have ended."""
-        ended = (run for run in self.runs if run.finished is not None)
+        ended = (run for run in self.runs if run.finished is not None and not run.is_part)
         return [run for run in ended if run.ref == ref and run.owner == node_id]
 
     # What somebody else left.
 
     def unowned(self) -> list[ModelRun]:
         """The open runs that are anybody's."""
-        return [run for run in self.open() if not self.is_alive(run.owner)]
+        return [run for run in self.open() if not run.waits and not self.is_alive(run.owner)]
 
     def task_of(self, run: ModelRun) -> TaskView | None:
         """What a run is carried out by; None: its task was deleted."""
@@ -303,23 +219,37 @@ class RunModel(TaskModel):
         current = kept.view if kept and kept.generation == run.generation else None
         return run.kept or current
 
-    def fate_of(self, run: ModelRun, max_attempts: int) -> RunState | None:
-        """What a run of nobody ends as; None: it is taken over."""
+    def fates_of(self, run: ModelRun, max_attempts: int) -> set[RunState | None]:
+        """What a run of nobody may end as; None: it is taken over."""
         if run.delivery is Delivery.AT_MOST_ONCE and run.state is RunState.RUNNING:
-            return LOST
-        if run.attempt >= max_attempts:
-            return RunState.ABANDONED
-        return CANCELLED if self.task_of(run) is None else None
+            return {LOST}
+        left = CANCELLED if self.task_of(run) is None else None
+        claims = run.attempt - run.again
+        least, most = claims, claims + run.is_vague
+        fates: set[RunState | None] = {left} if least < max_attempts else set()
+        return fates | ({RunState.ABANDONED} if most >= max_attempts else set())
 
     def take(self, node_id: str, run: ModelRun, fate: RunState | None) -> None:
         """Let it be so."""
-        now = self._clock.now()
         if fate is not None:
-            run.end({at: RunOutcome(at, fate, reason=ANY) for at in run.times}, now)
+            self.end_by_others(run, fate)
             return
         run.owner, run.token, run.attempt = node_id, run.token + 1, run.attempt + 1
+        run.is_attempt = False
         if run.delivery is Delivery.AT_LEAST_ONCE:
-            run.state, run.started = RunState.RUNNING, now
+            run.state, run.started = RunState.RUNNING, self._clock.now()
+
+    def try_again(self, node_id: str, run: ModelRun) -> None:
+        """The next attempt of a run that waits is that node's."""
+        once, now = run.delivery is Delivery.AT_MOST_ONCE, self._clock.now()
+        run.state, run.started = (RunState.CLAIMED, None) if once else (RunState.RUNNING, now)
+        run.owner, run.retry_at, run.is_attempt = node_id, None, True
+        run.token, run.attempt, run.again = run.token + 1, run.attempt + 1, run.again + 1
+
+    def end_by_others(self, run: ModelRun, state: RunState) -> None:
+        """It ends so, without a word of its owner's. What is kept of it is up to the store."""
+        said = RunOutcome(run.times[0], state, ANY, ANY, ANY, ANY)
+        run.end({at: said._replace(scheduled_time=at) for at in run.times}, self._clock.now())
 
     # History.
 
@@ -338,6 +268,7 @@ class RunModel(TaskModel):
             if query.task_id in (None, view.task_id)
             and (not query.states or view.state in query.states)
             and (query.since is None or view.at >= query.since)
+            and (query.until is None or view.at <= query.until)
         ]
 
     def settled_before(self, moment: datetime) -> set[Identity]:

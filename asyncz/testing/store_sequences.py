@@ -46,6 +46,7 @@ from asyncz.testing.store_steps import (
     Update,
     World,
 )
+from asyncz.testing.store_steps_attempts import NOTES, Attend, Cancel, Note, Prune, TryAgain
 from asyncz.testing.store_steps_history import (
     CountActive,
     Forget,
@@ -155,6 +156,35 @@ reap = st.builds(
     Reap, by, st.booleans(), st.sampled_from((3, 3, 2, 1)), st.sampled_from((100, 100, 2, 1))
 )
 
+own_picks = st.lists(
+    st.builds(Pick, st.integers(0, 2), st.sampled_from((0, 0, 0, 1)), st.just(True)),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+again = st.builds(
+    TryAgain,
+    by,
+    own_picks,
+    st.sampled_from((0, 0, 0.002, 1, 20)),
+    st.sampled_from(("all", "all", "head", "others")),
+    st.sampled_from((None, *range(len(NOTES)))),
+    st.booleans(),
+    st.sampled_from((None, 0, 1)),
+)
+attend = st.builds(Attend, by, st.sampled_from((100, 100, 2, 1)))
+cancel = st.builds(Cancel, by, st.sampled_from((None, *range(8))), st.booleans())
+SETTLED = [state for state in RunState if not state.is_open]
+
+prune = st.builds(
+    Prune,
+    by,
+    st.integers(0, 2),
+    st.sampled_from((*[frozenset(SETTLED)] * 8, *(frozenset((state,)) for state in SETTLED))),
+    st.sampled_from((0, 0, 1, 2)),
+    st.sampled_from((0, 10, 3_600)),
+    st.sampled_from((1, 2, 1_000)),
+)
+
 CHANGES: tuple[st.SearchStrategy[Step], ...] = (
     fire,
     fire,
@@ -162,6 +192,13 @@ CHANGES: tuple[st.SearchStrategy[Step], ...] = (
     st.builds(Start, by, picks),
     st.builds(Finish, by, picks, st.sampled_from(ENDS), st.booleans(), st.booleans()),
     st.builds(Finish, by, picks, st.sampled_from(ENDS), st.booleans(), st.booleans()),
+    again,
+    again,
+    attend,
+    attend,
+    st.builds(Note, by, own_picks, st.sampled_from(range(len(NOTES)))),
+    cancel,
+    prune,
     st.builds(Release, by, picks),
     reap,
     reap,
@@ -181,6 +218,7 @@ QUESTIONS: tuple[st.SearchStrategy[Step], ...] = (
         st.one_of(st.none(), asked),
         st.frozensets(st.sampled_from(RunState), max_size=4),
         st.sampled_from((None, None, -60, 0)),
+        st.sampled_from((None, None, -60, 0, 1)),
         st.sampled_from((1, 2, 100)),
     ),
     st.builds(LastRuns, by, st.lists(asked, max_size=4, unique=True).map(tuple)),
@@ -303,9 +341,10 @@ class ClusterStoreSequences(StoreSequences, ClusterBase):
         for member in world.members:
             await member.store.leave_node(member.id)
         last = await world.join(0)
-        while (await last.store.look()).has_unowned:
-            world.tick()
+        while (looked := await last.store.look()).has_unowned or looked.attend_at is not None:
+            world.clock.jump(60)
             await last.store.reap(last.id, bury=None, max_attempts=3)
+            await last.store.attend(last.id)
             own = await last.store.get_own_runs(last.id)
             ends = [
                 RunEnd(run.ref, tuple(RunOutcome(at, RunState.FAILED) for at in run.run_times))

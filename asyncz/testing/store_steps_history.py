@@ -13,11 +13,23 @@ from asyncz.enums import NodeState, RunState
 from asyncz.runs.base import RunQuery
 from asyncz.stores.cluster import OpenRun, Reaped
 from asyncz.testing.store_model import TaskView
-from asyncz.testing.store_model_runs import ModelRun, RunModel, RunView
+from asyncz.testing.store_model_runs import RunModel
+from asyncz.testing.store_model_values import ModelRun, RunView
 from asyncz.testing.store_steps import Step, World, id_of
 from asyncz.testing.store_steps_runs import RunWorld
 
-__all__ = ["CountActive", "Forget", "LastRuns", "LookAround", "Nodes", "OwnRuns", "Reap", "Runs"]
+__all__ = [
+    "CountActive",
+    "Forget",
+    "LastRuns",
+    "LookAround",
+    "Nodes",
+    "OwnRuns",
+    "Reap",
+    "Runs",
+    "open_view",
+    "view_of",
+]
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,15 @@ class LookAround(Step):
     async def play(self, world: World) -> None:
         assert isinstance(world, RunWorld)
         model = world.model
+        now, next_run_time, has_unowned, attend_at = await world.store(self.by).look()
         wanted = (world.clock.now(), model.next_run_time(), bool(model.unowned()))
-        assert await world.store(self.by).look() == (*wanted, None)
+        assert (now, next_run_time, has_unowned) == wanted
+        if any(run.asked is not None for run in model.open()):
+            assert attend_at is not None
+            assert attend_at <= now
+        else:
+            moments = [run.retry_at for run in model.open() if run.retry_at is not None]
+            assert attend_at == min(moments, default=None)
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,8 @@ class OwnRuns(Step):
         found = await member.store.get_own_runs(member.id)
         moments = [run.ref.scheduled_time for run in found]
         assert moments == sorted(moments)
-        wanted = [open_view(model, run) for run in model.open() if run.owner == member.id]
+        runs = [run for run in model.open() if run.owner == member.id and not run.waits]
+        wanted = [open_view(model, run) for run in runs]
         assert sorted(map(view_of, found), key=named) == sorted(wanted, key=named)
 
 
@@ -71,12 +91,12 @@ class Reap(Step):
         assert len(reaped.taken) + len(reaped.ended) == min(self.limit, len(left))
         for taken in reaped.taken:
             run = left.pop(taken.ref._replace(token=taken.ref.token - 1))
-            assert model.fate_of(run, self.max_attempts) is None
+            assert None in model.fates_of(run, self.max_attempts)
             model.take(member.id, run, None)
             assert view_of(taken) == open_view(model, run)
         for ref, state in reaped.ended:
             run = left.pop(ref)
-            assert model.fate_of(run, self.max_attempts) is state
+            assert state in model.fates_of(run, self.max_attempts)
             model.take(member.id, run, state)
 
 
@@ -88,12 +108,14 @@ class Runs(Step):
     name: str | None
     states: frozenset[RunState]
     since: float | None
+    until: float | None
     limit: int
 
     async def play(self, world: World) -> None:
         assert isinstance(world, RunWorld)
         name = None if self.name is None else id_of(self.name)
-        query = RunQuery(name, self.states, world.at(self.since), self.limit)
+        span = world.at(self.since), world.at(self.until)
+        query = RunQuery(name, self.states, span[0], self.limit, span[1])
         found = [RunView.of(run) for run in await world.store(self.by).get_runs(query)]
         wanted = world.model.find(query)
         if len(wanted) <= query.limit:

@@ -15,7 +15,8 @@ from asyncz.runs.base import RunQuery
 from asyncz.stores.cluster import Fired, Firing, Node, RunEnd, RunOutcome, RunRef, Unrun
 from asyncz.tasks.base import Task
 from asyncz.testing.clock import VirtualClock
-from asyncz.testing.store_model_runs import Identity, ModelRun, RunModel, RunView
+from asyncz.testing.store_model_runs import RunModel
+from asyncz.testing.store_model_values import Identity, ModelRun, RunView
 from asyncz.testing.store_steps import Step, World, id_of
 from asyncz.testing.store_suite_cluster import LEASE, Member
 
@@ -74,17 +75,32 @@ class RunWorld(World):
             self.model.join((await self.join(number)).id, LEASE)
 
     def goes_on(self, task_id: str) -> bool:
-        return self.model.count_active(task_id) > 0
+        return any(run.task_id == task_id for run in self.model.open())
 
     async def check(self) -> None:
         await super().check()
         found = await self.store(self._checks).get_runs(RunQuery(limit=10_000))
-        self.compare([RunView.of(run) for run in found], [*self.model.records().values()])
+        views = [RunView.of(run) for run in found]
+        self._hear_of_orphans(views)
+        self.compare(views, [*self.model.records().values()])
+
+    def _hear_of_orphans(self, views: Sequence[RunView]) -> None:
+        """What waits for an attempt of a task that was deleted ends when it is due, or before."""
+        for run in [run for run in self.model.runs if run.waits]:
+            if self.model.task_of(run) is None:
+                known = [*self.model.records().values()]
+                if _cancelled_like(run, views) > _cancelled_like(run, known):
+                    self.model.end_by_others(run, RunState.CANCELLED)
 
     def compare(self, found: Sequence[RunView], wanted: Sequence[RunView]) -> None:
         """These are all records there are, the latest first."""
         assert [view.at for view in found] == sorted((view.at for view in wanted), reverse=True)
         assert sorted(found, key=order_of) == sorted(wanted, key=order_of)
+
+
+def _cancelled_like(run: ModelRun, views: Sequence[RunView]) -> int:
+    name = run.times[0], run.task_id, run.kind, run.token, RunState.CANCELLED
+    return sum((view.at, view.task_id, view.kind, view.token, view.state) == name for view in views)
 
 
 def order_of(view: RunView) -> tuple[Any, ...]:
@@ -276,6 +292,7 @@ def picked(world: RunWorld, member: Member, picks: Sequence[Pick]) -> dict[RunRe
             if (not own or run.owner == member.id)
             and world.model.forgotten.isdisjoint(run.identities())
             and run.ref not in chosen
+            and not run.is_part
         ]
         runs.sort(key=lambda run: run.finished is not None)
         if runs:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from asyncz.enums import RunState
 from asyncz.exceptions import StoreError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.stores.base import NO_IDS, BaseStore
 from asyncz.stores.cluster import (
+    Attended,
     ClusterStore,
     Fired,
     Firing,
@@ -290,6 +293,33 @@ class WireStore(BaseStore, ClusterStore):
 
         reaped: Reaped = await self._call("reap" if bury is None else "bury", effect)
         return reaped
+
+    async def note_runs(
+        self, node_id: str, notes: Sequence[tuple[RunRef, Mapping[str, Any]]]
+    ) -> list[bool]:
+        refs = [ref for ref, _ in notes]
+        return list(await self._call("note", lambda: self._server.note(node_id, refs)))
+
+    async def attend(self, node_id: str, limit: int = 100) -> Attended:
+        attended: Attended
+        attended = await self._call("attend", lambda: self._server.attend(node_id, limit))
+        return attended
+
+    async def cancel_run(self, task_id: str, scheduled_time: datetime, by: str) -> RunState | None:
+        state: RunState | None
+        effect = partial(self._server.cancel, task_id, scheduled_time, by)
+        state = await self._call("cancel", effect)
+        return state
+
+    async def prune_runs(
+        self,
+        task_id: str,
+        states: frozenset[RunState],
+        keep: int,
+        before: datetime,
+        limit: int = 1_000,
+    ) -> int:
+        return 0
 
     async def get_runs(self, query: RunQuery) -> list[Run]:
         return []

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
+from copy import copy
 from datetime import datetime, timedelta
 
 from asyncz.enums import Delivery, NodeState, RunKind, RunState
-from asyncz.stores.cluster import Fired, Firing, Look, OpenRun, Reaped, RunEnd, RunOutcome, RunRef
+from asyncz.stores.cluster import (
+    Attended,
+    Fired,
+    Firing,
+    Look,
+    OpenRun,
+    Reaped,
+    RunEnd,
+    RunOutcome,
+    RunRef,
+)
 from asyncz.tasks.base import Task
 
 __all__ = ["Key", "Row", "Server", "Watcher"]
@@ -28,6 +39,9 @@ class Row:
         once = firing.task.delivery is Delivery.AT_MOST_ONCE
         self.state = CLAIMED if once else RUNNING
         self.outcomes: tuple[RunOutcome, ...] = ()
+        self.again = 0
+        self.retry_at: datetime | None = None
+        self.asked: str | None = None
 
     def __repr__(self) -> str:
         return f"{self.state} of {self.owner} with token {self.token}"
@@ -35,6 +49,20 @@ class Row:
     @property
     def is_open(self) -> bool:
         return self.state.is_open
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is open, and does not wait for another attempt."""
+        return self.state in (CLAIMED, RUNNING)
+
+    def waiting(self, outcome: RunOutcome) -> Row:
+        """One of its occurrences, which is tried again."""
+        row = copy(self)
+        row.key = (*self.key[:2], outcome.scheduled_time)
+        row.run_times, row.outcomes = (outcome.scheduled_time,), (outcome,)
+        row.state, row.retry_at = RunState.RETRYING, outcome.retry_at
+        row.asked = self.asked if row.key == self.key else None
+        return row
 
     @property
     def ref(self) -> RunRef:
@@ -103,8 +131,8 @@ class Server:
         return min(later, default=None)
 
     def look(self) -> Look:
-        unowned = any(not self.is_alive(row.owner) for row in self.open.values())
-        return Look(self._clock(), self.next_run_time(None), unowned)
+        unowned = bool(self._unowned())
+        return Look(self._clock(), self.next_run_time(None), unowned, self.attend_at())
 
     # Nodes.
 
@@ -160,7 +188,7 @@ class Server:
         return Fired.WON
 
     def active(self, task_id: str) -> int:
-        return sum(key[0] == task_id for key in self.open)
+        return sum(row.key[0] == task_id and row.goes_on for row in self.open.values())
 
     def _move(self, task_id: str, firing: Firing) -> bool:
         task = self.tasks.get(task_id)
@@ -192,7 +220,7 @@ class Server:
 
     def _start(self, node_id: str, ref: RunRef) -> bool:
         row = self.owned(node_id, ref)
-        if row is None or not row.is_open:
+        if row is None or not row.goes_on:
             return False
         row.state = RUNNING
         return True
@@ -204,7 +232,9 @@ class Server:
         row = self.owned(node_id, end.ref)
         if row is None:
             return False
-        if row.is_open or row.state is LOST:
+        if row.state is LOST and end.outcomes[0].state is RunState.RETRYING:
+            return False
+        if row.goes_on or row.state is LOST:
             self._watcher.finished(row, node_id, end)
             self.settle(row, end.outcomes)
         return row.outcomes[0].state is end.outcomes[0].state
@@ -212,15 +242,19 @@ class Server:
     def settle(self, row: Row, outcomes: tuple[RunOutcome, ...]) -> None:
         self.open.pop(row.key, None)
         row.state, row.outcomes = outcomes[0].state, outcomes
+        for outcome in outcomes:
+            if outcome.state is RunState.RETRYING:
+                again = row.waiting(outcome)
+                self.rows[again.key] = self.open[again.key] = again
 
     def release(self, node_id: str, refs: Sequence[RunRef]) -> None:
         for ref in refs:
             row = self.owned(node_id, ref)
-            if row is not None and row.is_open:
+            if row is not None and row.goes_on:
                 row.owner, row.state, row.attempt = None, CLAIMED, max(0, row.attempt - 1)
 
     def own(self, node_id: str) -> list[OpenRun]:
-        runs = [row.seen() for row in self.open.values() if row.owner == node_id]
+        runs = [row.seen() for row in self._owned_by(node_id)]
         return sorted(runs, key=lambda run: run.ref.scheduled_time)
 
     def reap(self, node_id: str, bury: datetime | None, max_attempts: int, limit: int) -> Reaped:
@@ -229,7 +263,7 @@ class Server:
         dead = self._bury(node_id, bury) if bury else ()
         taken: list[OpenRun] = []
         ended: list[tuple[RunRef, RunState]] = []
-        for row in [row for row in self.open.values() if not self.is_alive(row.owner)][:limit]:
+        for row in self._unowned()[:limit]:
             state = self._fate(row, max_attempts)
             if state is not None:
                 ended.append((row.ref, state))
@@ -255,8 +289,64 @@ class Server:
     def _fate(self, row: Row, max_attempts: int) -> RunState | None:
         if row.task.delivery is Delivery.AT_MOST_ONCE and row.state is RUNNING:
             return LOST
-        if row.attempt >= max_attempts:
+        if row.attempt - row.again >= max_attempts:
             return RunState.ABANDONED
-        if not row.is_last and row.key[0] not in self.tasks:
-            return RunState.CANCELLED
-        return None
+        return None if self._has_task(row) else RunState.CANCELLED
+
+    def _has_task(self, row: Row) -> bool:
+        return row.is_last or row.key[0] in self.tasks
+
+    def _unowned(self) -> list[Row]:
+        return [row for row in self.open.values() if row.goes_on and not self.is_alive(row.owner)]
+
+    def _owned_by(self, node_id: str) -> list[Row]:
+        return [row for row in self.open.values() if row.goes_on and row.owner == node_id]
+
+    # What happens to a run on its way.
+
+    def attend_at(self) -> datetime | None:
+        """As `Look.attend_at`."""
+        if any(row.asked is not None for row in self.open.values()):
+            return self._clock()
+        moments = [row.retry_at for row in self.open.values() if not row.goes_on]
+        return min((at for at in moments if at is not None), default=None)
+
+    def attend(self, node_id: str, limit: int) -> Attended:
+        if not self.is_alive(node_id):
+            return Attended((), (), ())
+        taken: list[OpenRun] = []
+        ended: list[RunRef] = []
+        for row in self._due()[:limit]:
+            if not self._has_task(row):
+                ended.append(row.ref)
+                self.settle(row, (RunOutcome(row.key[2], RunState.CANCELLED),))
+            elif self.active(row.key[0]) < row.task.max_instances:
+                row.owner, row.retry_at = node_id, None
+                row.token, row.attempt, row.again = row.token + 1, row.attempt + 1, row.again + 1
+                once = row.task.delivery is Delivery.AT_MOST_ONCE
+                row.state = CLAIMED if once else RUNNING
+                taken.append(row.seen())
+        asked = ((row.ref, row.asked) for row in self._owned_by(node_id))
+        said = tuple((ref, by) for ref, by in asked if by is not None)
+        return Attended(tuple(taken), said, tuple(ended))
+
+    def _due(self) -> list[Row]:
+        now = self._clock()
+        waiting = [row for row in self.open.values() if not row.goes_on]
+        return [row for row in waiting if row.retry_at is None or row.retry_at <= now]
+
+    def note(self, node_id: str, refs: Sequence[RunRef]) -> list[bool]:
+        rows = (self.owned(node_id, ref) for ref in refs)
+        return [row is not None and row.goes_on for row in rows]
+
+    def cancel(self, task_id: str, at: datetime, by: str) -> RunState | None:
+        rows = (self.rows.get((task_id, kind, at)) for kind in RunKind)
+        found = [row for row in rows if row is not None]
+        if not found:
+            return None
+        row = next((row for row in found if row.is_open), found[0])
+        if row.is_open and (not row.goes_on or row.owner is None):
+            self.settle(row, tuple(RunOutcome(each, RunState.CANCELLED) for each in row.run_times))
+        elif row.is_open:
+            row.asked = by
+        return row.state

@@ -2,6 +2,7 @@
 
 usage: crashing_writer.py points DIRECTORY    a writer each, killed at its n-th call of the system
        crashing_writer.py runs DIRECTORY      likewise, but they claim runs, and end them
+       crashing_writer.py attempts DIRECTORY  likewise, but their runs fail and are tried again
        crashing_writer.py random DIRECTORY    writers killed at some time, on one directory
 
 Forked from here, where everything is imported already, a writer starts within milliseconds.
@@ -16,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from asyncz.testing.store_suite_tools import NOON, SuiteHost, after, make_task
 CALLS = ("open", "fsync", "replace", "link", "unlink", "write", "close", "mkdir", "ftruncate")
 DONE = "done"
 SCHEDULED = RunKind.SCHEDULED
+EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
+"""By the clock of the machine, which the writers go by."""
 LATER = {"last": None, "often": after(60), "once": after(60)}
 """The tasks whose runs are claimed, and when they are due then."""
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -38,7 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-async def change(store: FileStore, acknowledge: Callable[[], None]) -> None:
+async def write(store: FileStore, acknowledge: Callable[[], None]) -> None:
     """One change after another; each is acknowledged once the store has answered."""
     await store.add_task(make_task("a", args=("first",)))
     acknowledge()
@@ -73,6 +77,35 @@ async def claim(store: FileStore, acknowledge: Callable[[], None]) -> None:
     acknowledge()
 
 
+async def attempt(store: FileStore, acknowledge: Callable[[], None]) -> None:
+    """Claim, note, fail, cancel, try again, end and prune; likewise."""
+    await store.join_node(Node("crashing", "", "", 1), 30)
+    firings = [
+        Firing(task, NOON, LATER[str(task.id)], task.id == "last", SCHEDULED, (NOON,))
+        for task in await store.get_due_tasks(NOON)
+    ]
+    assert set(await store.fire("crashing", "claim", firings)) == {Fired.WON}
+    refs = {str(task.id): RunRef(str(task.id), SCHEDULED, NOON, 1) for task, *_ in firings}
+    assert await store.start_runs("crashing", [refs["once"]]) == [True]
+    acknowledge()
+    assert await store.note_runs("crashing", [(refs["last"], {"message": "noted"})]) == [True]
+    acknowledge()
+    failed = RunOutcome(NOON, RunState.RETRYING, "ValueError", retry_at=EARLIER)
+    ends = [RunEnd(ref, (failed,)) for ref in refs.values()]
+    assert await store.finish_runs("crashing", ends) == [True] * 3
+    acknowledge()
+    assert await store.cancel_run("often", NOON, "ann") is RunState.CANCELLED
+    acknowledge()
+    taken, _, _ = await store.attend("crashing")
+    assert len(taken) == 2
+    acknowledge()
+    assert await store.cancel_run("last", NOON, "ann") is RunState.RUNNING
+    acknowledge()
+    settled = frozenset({RunState.CANCELLED})
+    assert await store.prune_runs("often", settled, 0, NOON) == 1
+    acknowledge()
+
+
 def write_and_die(
     directory: Path,
     point: int,
@@ -98,7 +131,7 @@ def write_and_die(
     async def main() -> None:
         store = FileStore(directory)
         await store.start(SuiteHost(), "crashing")
-        if change is claim:
+        if change is not write:
             await store.add_tasks([make_task(name, **OPTIONS[name]) for name in LATER])
         for name in CALLS:
             setattr(os, name, dying(getattr(os, name)))
@@ -144,7 +177,7 @@ def fork(work: Callable[[], None]) -> int:
 
 def kill_at_points(
     directory: Path,
-    change: Callable[[FileStore, Callable[[], None]], Awaitable[None]] = change,
+    change: Callable[[FileStore, Callable[[], None]], Awaitable[None]] = write,
 ) -> None:
     """Until a writer comes to its end."""
     for point in range(1, 500):
@@ -172,9 +205,10 @@ def kill_at_random(directory: Path, rounds: int = 40) -> None:
 
 
 if __name__ == "__main__":
-    kinds = {
+    kinds: dict[str, Callable[[Path], None]] = {
         "points": kill_at_points,
         "runs": lambda directory: kill_at_points(directory, claim),
+        "attempts": lambda directory: kill_at_points(directory, attempt),
         "random": kill_at_random,
     }
     kinds[sys.argv[1]](Path(sys.argv[2]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import datetime, timedelta
+from typing import Any
 
 from asyncz.enums import Delivery, NodeState, RunKind, RunState
-from asyncz.runs.base import Run, RunQuery
 from asyncz.stores.base import is_same_instant
 from asyncz.stores.cluster import (
     Fired,
@@ -23,7 +24,16 @@ from asyncz.stores.cluster import (
 )
 from asyncz.tasks.base import Task
 
-__all__ = ["ModelRuns"]
+__all__ = [
+    "CANCELLED",
+    "CLAIMED",
+    "KEPT_KEYS",
+    "RETRYING",
+    "RUNNING",
+    "ModelRuns",
+    "OpenedRun",
+    "all_as",
+]
 
 KEPT_RUNS = 1_000
 """Settled runs that are remembered, of all tasks."""
@@ -31,16 +41,17 @@ KEPT_CLAIMS = 8
 KEPT_KEYS = 10_000
 
 RUNNING, CLAIMED, LOST = RunState.RUNNING, RunState.CLAIMED, RunState.LOST
+RETRYING, CANCELLED = RunState.RETRYING, RunState.CANCELLED
 
 Key = tuple[str, RunKind, datetime]
 
 
-class _Run:
+class OpenedRun:
     """An open run with its followers."""
 
     __slots__ = (
-        "attempt", "claimed_at", "generation", "is_last", "key", "outcomes", "owner", "run_times",
-        "started_at", "state", "task", "token",
+        "again", "asked", "attempt", "claimed_at", "generation", "is_last", "key", "notes",
+        "outcomes", "owner", "retry_at", "run_times", "started_at", "state", "task", "token",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +68,23 @@ class _Run:
         self.state = CLAIMED if once else RUNNING
         self.started_at = None if once else now
         self.attempt = self.token = 1
+        self.again = 0
+        self.asked: str | None = None
+        self.retry_at: datetime | None = None
+        self.notes: Mapping[str, Any] | None = None
         self.outcomes: tuple[RunOutcome, ...] = ()
+        """How it ended; or its last attempt, while it is open."""
+
+    def waiting(self, outcome: RunOutcome, now: datetime) -> OpenedRun:
+        """One of its occurrences, which is tried again."""
+        run = copy(self)
+        run.key = (*self.key[:2], outcome.scheduled_time)
+        run.run_times = (outcome.scheduled_time,)
+        run.state, run.retry_at = RETRYING, outcome.retry_at or now
+        run.outcomes, run.notes = (outcome,), None
+        if outcome.scheduled_time != self.key[2]:
+            run.asked = None
+        return run
 
     @property
     def ref(self) -> RunRef:
@@ -65,13 +92,18 @@ class _Run:
         return RunRef(task_id, kind, moment, self.token)
 
 
-class _Settled:
+class Settled:
     """What became of a run, or of occurrences that were not run."""
 
     __slots__ = ("finished_at", "owner", "run", "task_id", "unrun")
 
     def __init__(
-        self, task_id: str, finished_at: datetime, owner: str, run: _Run | None, unrun: Unrun | None
+        self,
+        task_id: str,
+        finished_at: datetime,
+        owner: str,
+        run: OpenedRun | None,
+        unrun: Unrun | None,
     ) -> None:
         self.task_id = task_id
         self.finished_at = finished_at
@@ -80,7 +112,7 @@ class _Settled:
         self.unrun = unrun
 
 
-class _Member:
+class Member:
     """A node."""
 
     __slots__ = ("joined_at", "lease_until", "node", "running", "seen_at", "state")
@@ -114,17 +146,19 @@ class ModelRuns:
         self._now = now
         self._find = find
         self._move = move
-        self._members: dict[str, _Member] = {}
-        self._open: dict[Key, _Run] = {}
+        self._members: dict[str, Member] = {}
+        self._open: dict[Key, OpenedRun] = {}
         self._active: dict[str, int] = {}
-        self._settled: deque[_Settled] = deque(maxlen=KEPT_RUNS)
+        self._waiting: dict[Key, OpenedRun] = {}
+        self._marked: dict[Key, OpenedRun] = {}
+        self._settled: deque[Settled] = deque(maxlen=KEPT_RUNS)
         self._known: dict[tuple[Key, int], None] = {}
         self._answers: dict[str, list[Fired]] = {}
 
     # Nodes.
 
     def join(self, node: Node, lease: float) -> None:
-        self._members[node.id] = _Member(node, self._now(), lease)
+        self._members[node.id] = Member(node, self._now(), lease)
 
     def renew(self, node_id: str, lease: float, running: int) -> bool:
         member = self._members.get(node_id)
@@ -188,7 +222,7 @@ class ModelRuns:
             self._come_to_the_end_of(task_id, found[1])
         for unrun in firing.unrun:
             self._know((task_id, RunKind.SCHEDULED, unrun.first), found[1])
-            self._settled.append(_Settled(task_id, now, node_id, None, unrun))
+            self._settled.append(Settled(task_id, now, node_id, None, unrun))
         if not run_times:
             return Fired.WON
         key = (task_id, firing.kind, run_times[0])
@@ -199,9 +233,9 @@ class ModelRuns:
         if busy:
             reason = f"{task.max_instances} run(s) went on, as many as max_instances allows"
             unrun = Unrun(RunState.SKIPPED, run_times[0], run_times[-1], len(run_times), reason)
-            self._settled.append(_Settled(task_id, now, node_id, None, unrun))
+            self._settled.append(Settled(task_id, now, node_id, None, unrun))
             return Fired.SKIPPED
-        self._open[key] = _Run(key, found[1], firing, node_id, now)
+        self._open[key] = OpenedRun(key, found[1], firing, node_id, now)
         self._active[task_id] = self._active.get(task_id, 0) + 1
         return Fired.WON
 
@@ -213,7 +247,7 @@ class ModelRuns:
 
     def _come_to_the_end_of(self, task_id: str, generation: int) -> None:
         """Its open runs are taken over all the same: nobody has deleted it."""
-        if task_id in self._active:
+        if task_id in self._active or self._waiting:
             for run in self._open.values():
                 its = (run.key[0], run.generation) == (task_id, generation)
                 run.is_last = run.is_last or its
@@ -238,28 +272,60 @@ class ModelRuns:
         if run is not None:
             self._settle(run, end.outcomes, now)
             return True
+        head = next((each for each in end.outcomes if each.scheduled_time == end.ref[2]), None)
+        state = CANCELLED if head is None else head.state
+        run = self._open.get(end.ref[:3])
+        if run is not None and (run.owner, run.token) == (node_id, end.ref.token):
+            return state is RETRYING
         for settled in reversed(self._settled):
             run = settled.run
             if run is not None and run.ref == end.ref and run.owner == node_id:
-                if run.outcomes[0].state is LOST:
-                    said = {outcome.scheduled_time: outcome for outcome in run.outcomes}
-                    said |= {outcome.scheduled_time: outcome for outcome in end.outcomes}
-                    run.outcomes = tuple(said.values())
-                return run.outcomes[0].state is end.outcomes[0].state
+                return self._finish_late(run, end, state)
         return False
 
-    def _owned(self, node_id: str, ref: RunRef) -> _Run | None:
-        run = self._open.get((ref.task_id, ref.kind, ref.scheduled_time))
-        return run if run is not None and (run.owner, run.token) == (node_id, ref.token) else None
+    def _finish_late(self, run: OpenedRun, end: RunEnd, state: RunState) -> bool:
+        said = {outcome.scheduled_time: outcome for outcome in run.outcomes}
+        before = said[end.ref.scheduled_time].state if end.ref.scheduled_time in said else None
+        if before is not LOST:
+            return before is state
+        if state is RETRYING:
+            return False
+        late = {each.scheduled_time: each for each in end.outcomes if each.state is not RETRYING}
+        run.outcomes = tuple((said | late).values())
+        return True
 
-    def _settle(self, run: _Run, outcomes: tuple[RunOutcome, ...], now: datetime) -> None:
+    def _owned(self, node_id: str, ref: RunRef) -> OpenedRun | None:
+        run = self._open.get((ref.task_id, ref.kind, ref.scheduled_time))
+        if run is None or run.state is RETRYING:
+            return None
+        return run if (run.owner, run.token) == (node_id, ref.token) else None
+
+    def _settle(self, run: OpenedRun, outcomes: tuple[RunOutcome, ...], now: datetime) -> None:
         del self._open[run.key]
-        task_id = run.key[0]
+        self._marked.pop(run.key, None)
+        if self._waiting.pop(run.key, None) is None:
+            self._discount(run.key[0])
+        said = {outcome.scheduled_time: outcome for outcome in outcomes}
+        for outcome in outcomes:
+            if outcome.state is RETRYING:
+                again = run.waiting(outcome, now)
+                self._open[again.key] = self._waiting[again.key] = again
+                if again.asked is not None:
+                    self._marked[again.key] = again
+        ended = tuple(
+            said.get(moment) or RunOutcome(moment, CANCELLED)
+            for moment in run.run_times
+            if moment not in said or said[moment].state is not RETRYING
+        )
+        if ended:
+            run.run_times = tuple(outcome.scheduled_time for outcome in ended)
+            run.outcomes = ended
+            self._settled.append(Settled(run.key[0], now, run.owner or "", run, None))
+
+    def _discount(self, task_id: str) -> None:
         left = self._active.pop(task_id) - 1
         if left:
             self._active[task_id] = left
-        run.outcomes = outcomes
-        self._settled.append(_Settled(task_id, now, run.owner or "", run, None))
 
     def release(self, node_id: str, refs: Sequence[RunRef]) -> None:
         for ref in refs:
@@ -270,20 +336,23 @@ class ModelRuns:
     # What somebody else left.
 
     def has_unowned(self) -> bool:
-        return any(
-            run.owner is None or not self._is_alive(run.owner) for run in self._open.values()
-        )
+        return any(self._is_unowned(run) for run in self._open.values())
+
+    def _is_unowned(self, run: OpenedRun) -> bool:
+        return run.state is not RETRYING and not self._is_alive(run.owner)
 
     def own_runs(self, node_id: str) -> list[OpenRun]:
-        owned = [run for run in self._open.values() if run.owner == node_id]
+        owned = [
+            run for run in self._open.values() if run.owner == node_id and run.state is not RETRYING
+        ]
         return sorted(map(self._open_run, owned), key=lambda run: run.ref.scheduled_time)
 
-    def _open_run(self, run: _Run) -> OpenRun:
+    def _open_run(self, run: OpenedRun) -> OpenRun:
         task, delivery = self._task_of(run), run.task.delivery
         error = None if task else "its task was deleted"
         return OpenRun(run.ref, run.state, run.attempt, run.run_times, delivery, task, error)
 
-    def _task_of(self, run: _Run) -> Task | None:
+    def _task_of(self, run: OpenedRun) -> Task | None:
         """What a run is carried out by; None: its task was deleted."""
         if run.is_last:
             return run.task
@@ -306,7 +375,7 @@ class ModelRuns:
             member.state = NodeState.DEAD
         taken: list[OpenRun] = []
         ended: list[tuple[RunRef, RunState]] = []
-        left = [run for run in self._open.values() if not self._is_alive(run.owner)]
+        left = [run for run in self._open.values() if self._is_unowned(run)]
         for run in left[:limit]:
             state = self._fate(run, max_attempts)
             if state is None:
@@ -316,88 +385,29 @@ class ModelRuns:
                 taken.append(self._open_run(run))
             else:
                 ended.append((run.ref, state))
-                self._settle(run, _all_as(run, state), now)
+                self._settle(run, all_as(run, state), now)
         return Reaped(tuple(member.node.id for member in dead), tuple(taken), tuple(ended))
 
-    def _fate(self, run: _Run, max_attempts: int) -> RunState | None:
+    def _fate(self, run: OpenedRun, max_attempts: int) -> RunState | None:
         """What an ownerless run ends as; None: it can be taken over."""
         once = run.task.delivery is Delivery.AT_MOST_ONCE
         if once and run.state is RUNNING:
             return LOST
-        if run.attempt >= max_attempts:
+        if run.attempt - run.again >= max_attempts:
             return RunState.ABANDONED
         return RunState.CANCELLED if self._task_of(run) is None else None
 
-    # History.
 
-    def runs(self, query: RunQuery) -> list[Run]:
-        return query.select(self._all_runs())
-
-    def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:
-        return {task_id: self._active.get(task_id, 0) for task_id in task_ids}
-
-    def last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
-        wanted = set(task_ids)
-        last: dict[str, Run] = {}
-        for run in self._all_runs():
-            if run.task_id in wanted:
-                before = last.get(run.task_id)
-                if before is None or before.scheduled_time <= run.scheduled_time:
-                    last[run.task_id] = run
-        return last
-
-    def forget(self, before: datetime, limit: int) -> int:
-        forgotten = 0
-        while forgotten < limit and self._settled and self._settled[0].finished_at < before:
-            self._settled.popleft()
-            forgotten += 1
-        return forgotten
-
-    def _all_runs(self) -> Iterator[Run]:
-        for settled in self._settled:
-            if settled.run is not None:
-                yield from self._records(settled.run, settled.finished_at)
-            elif settled.unrun is not None:
-                unrun = settled.unrun
-                yield Run(
-                    task_id=settled.task_id,
-                    store_alias=self._alias,
-                    scheduled_time=unrun.first,
-                    state=unrun.state,
-                    occurrences=unrun.occurrences,
-                    last_scheduled_time=unrun.last if unrun.occurrences > 1 else None,
-                    owner=settled.owner,
-                    claimed_at=settled.finished_at,
-                    finished_at=settled.finished_at,
-                    reason=unrun.reason,
-                )
-        for run in self._open.values():
-            yield from self._records(run, None)
-
-    def _records(self, run: _Run, finished_at: datetime | None) -> Iterator[Run]:
-        said = {outcome.scheduled_time: outcome for outcome in run.outcomes}
-        for number, moment in enumerate(run.run_times):
-            if finished_at is None:
-                outcome = RunOutcome(moment, RunState.QUEUED if number else run.state)
-            else:
-                outcome = said.get(moment) or RunOutcome(moment, RunState.CANCELLED)
-            yield Run(
-                task_id=run.key[0],
-                store_alias=self._alias,
-                kind=run.key[1],
-                scheduled_time=moment,
-                state=outcome.state,
-                owner=run.owner,
-                attempt=run.attempt,
-                token=run.token,
-                claimed_at=run.claimed_at,
-                started_at=run.started_at,
-                finished_at=finished_at,
-                reason=outcome.reason,
-                error=outcome.error,
-                traceback=outcome.traceback,
-            )
-
-
-def _all_as(run: _Run, state: RunState) -> tuple[RunOutcome, ...]:
-    return tuple(RunOutcome(moment, state) for moment in run.run_times)
+def all_as(run: OpenedRun, state: RunState, why: str | None = None) -> tuple[RunOutcome, ...]:
+    """What is said of a run that others have ended: what it has said itself is kept."""
+    before = run.outcomes[0] if run.outcomes else None
+    head = RunOutcome(
+        run.run_times[0],
+        state,
+        error=before and before.error,
+        traceback=before and before.traceback,
+        reason=why,
+        notes=(before and before.notes) if run.notes is None else run.notes,
+    )
+    others = (RunOutcome(moment, state, reason=why) for moment in run.run_times[1:])
+    return (head, *others)

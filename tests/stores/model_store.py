@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import inf
+from typing import Any
 
+from asyncz.enums import RunState
 from asyncz.runs.base import Run, RunQuery
 from asyncz.stores.base import StoreHost, is_same_instant
 from asyncz.stores.cluster import (
+    Attended,
     ClusterStore,
     Fired,
     Firing,
@@ -24,7 +27,7 @@ from asyncz.stores.cluster import (
 from asyncz.stores.memory import MemoryStore
 from asyncz.tasks.base import Task
 
-from .model_runs import ModelRuns
+from .model_life import ModelLife
 
 __all__ = ["ModelStore"]
 
@@ -34,7 +37,7 @@ class ModelStore(MemoryStore, ClusterStore):
 
     async def start(self, scheduler: StoreHost, alias: str) -> None:
         await super().start(scheduler, alias)
-        self._runs = ModelRuns(alias, scheduler.clock.now, self._find, self._move)
+        self._runs = ModelLife(alias, scheduler.clock.now, self._find, self._move)
 
     def _find(self, task_id: str) -> tuple[Task, int] | None:
         entry = self._entries.get(task_id)
@@ -58,7 +61,7 @@ class ModelStore(MemoryStore, ClusterStore):
     async def look(self) -> Look:
         now = self.host.clock.now()
         moment = await self.get_next_run_time()
-        return Look(now, moment, self._runs.has_unowned())
+        return Look(now, moment, self._runs.has_unowned(), self._runs.attend_at())
 
     async def fire(self, node_id: str, claim: str, firings: Sequence[Firing]) -> list[Fired]:
         return self._runs.fire(node_id, claim, firings)
@@ -80,6 +83,17 @@ class ModelStore(MemoryStore, ClusterStore):
     ) -> Reaped:
         return self._runs.reap(node_id, bury, max_attempts, limit)
 
+    async def note_runs(
+        self, node_id: str, notes: Sequence[tuple[RunRef, Mapping[str, Any]]]
+    ) -> list[bool]:
+        return self._runs.note(node_id, notes)
+
+    async def attend(self, node_id: str, limit: int = 100) -> Attended:
+        return self._runs.attend(node_id, limit)
+
+    async def cancel_run(self, task_id: str, scheduled_time: datetime, by: str) -> RunState | None:
+        return self._runs.cancel(task_id, scheduled_time, by)
+
     async def get_runs(self, query: RunQuery) -> list[Run]:
         return self._runs.runs(query)
 
@@ -88,6 +102,16 @@ class ModelStore(MemoryStore, ClusterStore):
 
     async def get_last_runs(self, task_ids: Sequence[str]) -> dict[str, Run]:
         return self._runs.last_runs(task_ids)
+
+    async def prune_runs(
+        self,
+        task_id: str,
+        states: frozenset[RunState],
+        keep: int,
+        before: datetime,
+        limit: int = 1_000,
+    ) -> int:
+        return self._runs.prune(task_id, states, keep, before, limit)
 
     async def forget_runs(self, before: datetime, limit: int = 1_000) -> int:
         return self._runs.forget(before, limit)

@@ -106,6 +106,48 @@ async def test_a_node_killed_at_any_point_loses_no_run_and_doubles_none(tmp_path
             assert {attempt for _, _, attempt in found} == {1}, log.name
 
 
+async def attempt_what_was_left(directory: Path) -> dict[str, tuple[RunState, str | None]]:
+    """What all runs are, and have said, once another node has them; and they end well."""
+    clock = VirtualClock(datetime.now(UTC) + timedelta(days=1))
+    store = FileStore(directory)
+    await store.start(SuiteHost(clock=clock), "after")
+    try:
+        await store.join_node(Node("other", "", "", 2), 30)
+        reaped = await store.reap("other", bury=clock.now(), max_attempts=3)
+        attended = await store.attend("other")
+        refs = [run.ref for run in (*reaped.taken, *attended.taken)]
+        assert {ref.task_id for ref, _ in attended.asked} <= {"last"}
+        found = {run.task_id: (run.state, run.message) for run in await store.get_runs(RunQuery())}
+        ends = [RunEnd(ref, (RunOutcome(NOON, RunState.SUCCEEDED),)) for ref in refs]
+        assert await store.finish_runs("other", ends) == [True] * len(ends)
+        looked = await store.look()
+        assert (looked.attend_at, looked.has_unowned) == (None, False)
+    finally:
+        await store.shutdown()
+    return found
+
+
+async def test_a_node_killed_at_any_point_of_an_attempt_loses_no_run(tmp_path: Path) -> None:
+    run_writers("attempts", tmp_path)
+    logs = [log for log in sorted(tmp_path.glob("*.log")) if "." in log.read_text()]
+    assert len(logs) > 15
+    for log in logs:
+        acknowledged = log.read_text().count(".")
+        found = await attempt_what_was_left(log.with_suffix(""))
+        pruned = {"often"} - found.keys()
+        assert not pruned or acknowledged >= 6, log.name
+        assert found.keys() | pruned == {"last", "often", "once"}, log.name
+        states = {task_id: state for task_id, (state, _) in found.items()}
+        assert states["last"] is RunState.RUNNING, log.name
+        if acknowledged >= 4 and not pruned:
+            assert states["often"] is RunState.CANCELLED, log.name
+        # It was marked as started, and who had it was killed before he said that it had failed.
+        may_be_lost = acknowledged < 3
+        assert states["once"] is RunState.CLAIMED or may_be_lost, log.name
+        if acknowledged == 2:
+            assert found["last"][1] in ("noted", None), log.name
+
+
 async def test_killed_writers_leave_whole_records_to_those_that_go_on(tmp_path: Path) -> None:
     run_writers("random", tmp_path / "tasks")
     found = await contents(tmp_path / "tasks")

@@ -178,8 +178,8 @@ async def test_a_newer_format_is_refused_and_left_alone(directory: Path) -> None
         (journal,) = journals(directory)
     head = json.loads(journal.read_bytes().split(b"\n")[0][9:])
 
-    journal.write_bytes(data := to_line({**head, "v": 2}))
-    with pytest.raises(StoreError, match="version 2"):
+    journal.write_bytes(data := to_line({**head, "v": 3}))
+    with pytest.raises(StoreError, match="version 3"):
         async with node(directory, "two"):
             pass
     assert journal.read_bytes() == data
