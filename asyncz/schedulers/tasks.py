@@ -14,7 +14,8 @@ from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.task_inspection import TaskInspection
 from asyncz.schedulers.transactions import joins_transaction
 from asyncz.tasks.base import Task
-from asyncz.triggers.base import UNCHANGING, BaseTrigger, ValueTrigger
+from asyncz.triggers.base import BaseTrigger, ValueTrigger
+from asyncz.triggers.defaults import UNCHANGING
 from asyncz.typing import Undefined, undefined
 
 __all__ = ["TaskOperations"]

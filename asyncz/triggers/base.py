@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta, tzinfo
-from functools import lru_cache, partial, wraps
-from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar, cast
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import wraps
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -20,12 +20,11 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from asyncz.timezones import zone_name
+from asyncz.triggers.defaults import defaults_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-UNCHANGING = (str, int, float, date, timedelta, tzinfo, type(None))
-"""Types whose values stay what they are, as an option of a trigger may be."""
 MICROSECOND = timedelta(microseconds=1)
 _MINUTE = timedelta(minutes=1)
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
@@ -205,7 +204,7 @@ class BaseTrigger(BaseModel):
     def _arguments(self) -> dict[str, Any]:
         """Return the fields that are not at their default: enough to make the trigger again."""
         arguments = {}
-        for name, has_default, default, make_default in _defaults_of(type(self)):
+        for name, has_default, default, make_default in defaults_of(type(self)):
             value = getattr(self, name)
             if make_default is not None:
                 default = make_default()
@@ -374,28 +373,6 @@ def require_alias(cls: type[BaseTrigger], alias: Any) -> None:
 
 def _rebuild(cls: type[ValueTrigger], arguments: dict[str, Any]) -> ValueTrigger:
     return cls(**arguments)
-
-
-class _Field(NamedTuple):
-    name: str
-    has_default: bool
-    default: Any
-    make_default: Callable[[], Any] | None
-    """For a default that is not the same object each time."""
-
-
-@lru_cache(maxsize=256)
-def _defaults_of(cls: type[BaseTrigger]) -> list[_Field]:
-    fields = []
-    for name, field in cls.model_fields.items():
-        if field.is_required():
-            fields.append(_Field(name, False, None, None))
-        elif field.default_factory is None and isinstance(field.default, UNCHANGING):
-            fields.append(_Field(name, True, field.default, None))
-        else:
-            make_default = partial(field.get_default, call_default_factory=True)
-            fields.append(_Field(name, True, None, make_default))
-    return fields
 
 
 def _jsonable(value: Any) -> Any:
