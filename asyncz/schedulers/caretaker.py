@@ -126,7 +126,7 @@ class Caretaker:
             refused = await self._carry_out(attended.taken)
             if refused or len(attended.taken) < AT_ONCE:
                 break
-        self._member.attend_at = (await self._ask(self._store.look())).attend_at
+        await self._member.look_for_attempts()
         return any_at_all
 
     def _pause(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from datetime import datetime, tzinfo
 from inspect import isawaitable
@@ -71,6 +71,7 @@ class Engine:
         self.is_claiming = False
         self._app_loop: asyncio.AbstractEventLoop | None = None
         self._spawned: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self.overdue = Overdue(self)
         self._waiting_for_runs: set[asyncio.Event] = set()
         self._clock_offset: float | None = None
@@ -305,14 +306,16 @@ class Engine:
         return [] if lane is None else [lane.ledger]
 
     async def until_a_run_ends(self, timeout: float) -> None:
-        """Return when any run of this scheduler has ended, or so many seconds have passed."""
+        """Return when any run of this scheduler has ended, or so many seconds have passed.
+
+        Of the machine's time: others, whose runs may be waited for, have no other.
+        """
         ended = asyncio.Event()
         self._waiting_for_runs.add(ended)
-        timer = self.clock.call_later(self.loop, timeout, ended.set)
         try:
-            await ended.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), timeout)
         finally:
-            timer.cancel()
             self._waiting_for_runs.discard(ended)
 
     def a_run_has_ended(self) -> None:
@@ -341,7 +344,15 @@ class Engine:
 
     def background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a coroutine of the engine's own beside it, on its loop."""
-        self._begin(self.loop, work, name)
+        task = self.loop.create_task(work, name=name)
+        for tasks in (self._spawned, self._background):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether neither a pass goes on, nor anything else of the engine's own."""
+        return not self._background and all(lane.is_resting for lane in self.lanes.values())
 
     def _begin(
         self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], name: str

@@ -74,8 +74,8 @@ class SchedulerHost:
 
     @property
     def is_resting(self) -> bool:
-        """Whether no pass over a store is going on."""
-        return all(lane.is_resting for lane in self._engine.lanes.values())
+        """Whether no pass over a store is going on, nor anything else beside the runs."""
+        return self._engine.is_resting
 
     @property
     def going(self) -> list[object]:

@@ -139,8 +139,8 @@ class StoreLane:
 
     @property
     def is_resting(self) -> bool:
-        """Whether no turn is going on."""
-        return self._turn is None
+        """Whether no turn is going on, and nothing is about to be recorded."""
+        return self._turn is None and not self.ledger.is_recording
 
     async def stop(self, timeout: float) -> None:
         """Stop for good. A page that is being handed over is finished, not torn apart."""

@@ -108,6 +108,11 @@ class Ledger(ABC):
     def run_refused(self, task: Task, run_times: Sequence[datetime], error: Exception) -> None:
         """An executor would not take a run that was claimed."""
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether outcomes are on their way to a store that answers."""
+        return False
+
     async def flush(self) -> None:  # noqa: B027  # most have nothing to do
         """Record what is not recorded yet."""
 

@@ -101,7 +101,7 @@ class Membership(OwnRuns):
         if pulse is not None:
             await self._look()  # before anything is planned by the machine's clock
         else:
-            self.attend_at = (await self._ask(self._store.look())).attend_at
+            await self.look_for_attempts()
         began = engine.clock.monotonic()
         # What was asked for as another node is not ours, whatever the answer would have been.
         self._claim, self._claiming = None, ()
@@ -177,12 +177,23 @@ class Membership(OwnRuns):
             await self.flush()
         return await self._look()
 
+    async def look_for_attempts(self) -> Look:
+        """Look at the store, and see when it has something for `attend`."""
+        # What is put off while the store answers may not be in the answer.
+        before, self.attend_at = self.attend_at, None
+        try:
+            looked: Look = await self._ask(self._store.look())
+        except BaseException:
+            self.expect(before)
+            raise
+        self.expect(looked.attend_at)
+        return looked
+
     async def _look(self) -> Look:
         clock = self._engine.clock
         began = clock.monotonic()
-        looked: Look = await self._ask(self._store.look())
+        looked = await self.look_for_attempts()
         self._time.note(looked.now, began, clock.monotonic())
-        self.attend_at = looked.attend_at
         return looked
 
     async def fire(self, steps: Sequence[Step]) -> list[Fired]:

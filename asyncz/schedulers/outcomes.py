@@ -43,9 +43,15 @@ class Outcomes:
         self._released: list[tuple[str, RunRef]] = []
         self._flusher: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
+        self._is_failing = False
 
     def __bool__(self) -> bool:
         return bool(self._ended or self._released)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the store is being told, and has not failed to listen."""
+        return self._flusher is not None and not self._is_failing
 
     def note_end(self, node_id: str, end: RunEnd) -> None:
         """A run of that node has ended."""
@@ -99,7 +105,9 @@ class Outcomes:
                 try:
                     await self.flush()
                     pause = FIRST_PAUSE
+                    self._is_failing = False
                 except Exception as exc:
+                    self._is_failing = True
                     self._engine.logger.warning(
                         "Outcomes of runs cannot be recorded in the store %r yet: %s",
                         self._alias,
@@ -109,3 +117,4 @@ class Outcomes:
                     pause = min(2 * pause, LONGEST_PAUSE)
         finally:
             self._flusher = None
+            self._is_failing = False

@@ -209,12 +209,13 @@ class OwnRuns(Ledger):
         self._pruner.note(own.task)
         for outcome in said:
             if outcome.retry_at is not None:
-                self._expect(outcome.retry_at)
+                self.expect(outcome.retry_at)
+                self._wake_for(outcome.retry_at)
 
-    def _expect(self, moment: datetime) -> None:
+    def expect(self, moment: datetime | None) -> None:
         """The store will have something for `attend` then."""
-        self.attend_at = moment if self.attend_at is None else min(moment, self.attend_at)
-        self._wake_for(moment)
+        if moment is not None:
+            self.attend_at = moment if self.attend_at is None else min(moment, self.attend_at)
 
     def run_succeeded(self, task_id: str, run_time: datetime) -> None:
         own = self._owned.pop((task_id, run_time), None)
@@ -245,6 +246,10 @@ class OwnRuns(Ledger):
             and own.delivery is Delivery.AT_LEAST_ONCE
             and all(outcome.code == TASK_CANCELLED for outcome in outcomes)
         )
+
+    @property
+    def is_recording(self) -> bool:
+        return self._outcomes.is_recording
 
     async def flush(self) -> None:
         """Record the outcomes that are not recorded yet."""

@@ -88,12 +88,12 @@ async def test_a_restart_knows_when_it_was(
     async with make_scheduler() as first:
         await first.aadd_task(jobs.fails, "interval", **schedule)
         await clock.advance(minutes=1)
+        await first.apause_task("a")
     await clock.advance(days=3)
     second = make_scheduler()
     told = listen(second)
-    second.add_task(jobs.fails, "interval", **{**schedule, "next_run_time": None})
+    second.add_task(jobs.fails, "interval", **schedule)
     async with second:
-        await second.apause_task("a")
         await clock.advance(seconds=5)
         assert [event.task_id for event in told] == ["a"]
 
