@@ -208,15 +208,18 @@ class RecordDirectory:
     def _create(self, name: str) -> int:
         return os.open(self._place(name), _WRITE, 0o600, dir_fd=self._descriptor)
 
-    def write(self, name: str, data: bytes, *, keep_old: bool = False) -> Signature:
+    def write(
+        self, name: str, data: bytes, *, keep_old: bool = False, flush: bool = True
+    ) -> Signature:
         """Put a file in place, as a whole or not at all. Lasts only after `sync`.
 
         Args:
             name: Of the file.
             data: All of it.
             keep_old: Set the one that is there aside first.
+            flush: Whether it has to be whole after a power failure.
         """
-        temporary = self.prepare(data)
+        temporary = self.prepare(data, flush=flush)
         try:
             written = self.signature(temporary)
             if keep_old:
@@ -229,7 +232,7 @@ class RecordDirectory:
         assert written is not None  # noqa: S101  # it was there a moment ago, under the lock
         return written
 
-    def prepare(self, data: bytes) -> str:
+    def prepare(self, data: bytes, *, flush: bool = True) -> str:
         """Write a file under a temporary name, flushed, and return the name."""
         temporary = f".asyncz-{os.urandom(8).hex()}.tmp"
         descriptor = self._create(temporary)
@@ -237,7 +240,8 @@ class RecordDirectory:
             with open(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(descriptor)
+                if flush:
+                    os.fsync(descriptor)
         except BaseException:
             with suppress(OSError):
                 self.remove(temporary)

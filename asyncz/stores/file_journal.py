@@ -163,7 +163,7 @@ class Journal:
     def put_beside(self, number: int, data: bytes) -> None:
         """Keep something beside a file that is sealed, if that is there; removed with it."""
         if self._files.signature(name_of_part(number)) is not None:
-            self._files.write(_name_beside(number), data)
+            self._files.write(_name_beside(number), data, flush=False)
 
     def _changes(
         self, number: int, start: int, data: bytes, having: bytes = b""
@@ -174,8 +174,9 @@ class Journal:
         self, number: int, start: int, data: bytes, having: bytes
     ) -> Iterator[tuple[int, Change]]:
         for line in data.split(b"\n"):
-            give_way()
             is_wanted = bool(line) and having in line
+            if is_wanted:
+                give_way()
             change = from_line(line) if is_wanted else None
             if change is not None:
                 yield start, change

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from time import monotonic
 from typing import Any, NamedTuple
 
+from asyncz.clock import SystemClock
 from asyncz.enums import RunState
 from asyncz.serializers.json import ENCODER
 from asyncz.stores.file_journal import Journal
@@ -17,6 +17,8 @@ from asyncz.stores.file_part_index import ANY_STATE, PartIndex, PartIndexes, has
 from asyncz.stores.file_rows import rows_of
 
 __all__ = ["Walk", "Wanted"]
+
+CLOCK = SystemClock()  # how long a step takes is up to the machine
 
 STEP = 0.003
 """Seconds after which others may use the store in between; a file is gone through in any case."""
@@ -107,11 +109,11 @@ class Walk(ABC):
 
     def read_on(self, journal: Journal, indexes: PartIndexes) -> None:
         """Look at some more."""
-        end = monotonic() + STEP
+        end = CLOCK.monotonic() + STEP
         if self._recent is not None:
             self._read_recent(*self._recent)
             self._recent = None
-        while self.goes_on and monotonic() < end:
+        while self.goes_on and CLOCK.monotonic() < end:
             part = self._parts.pop()
             self._due_until.pop()
             if self.wanted.overlaps(part.due_from, part.due_until):

@@ -121,8 +121,13 @@ class ModelLife(ModelRuns):
     def forget(self, before: datetime, limit: int) -> int:
         forgotten = 0
         while forgotten < limit and self._settled and self._settled[0].finished_at < before:
-            self._settled.popleft()
-            forgotten += 1
+            run = self._settled[0].run
+            times = () if run is None else run.run_times[limit - forgotten :]
+            forgotten += 1 if run is None else len(run.run_times) - len(times)
+            if run is None or not times:
+                self._settled.popleft()
+            else:
+                run.run_times = times
         return forgotten
 
     def prune(

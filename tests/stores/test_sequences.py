@@ -22,6 +22,7 @@ from tests.services.databases import new_database
 from tests.services.redis import new_keys
 
 from .dict_store import DictStore
+from .model_store import ModelStore
 from .mongo_databases import Place, mongo_place, mongodb_url
 from .redis_tools import keys_of
 from .sqlalchemy_tools import engine_for
@@ -56,6 +57,13 @@ class TestMemoryStore(Tasks):
 class TestDictStore(Tasks):
     async def make_store(self) -> BaseStore:
         return DictStore()
+
+
+class TestModelStore(Runs):
+    """The other model, which is served to several workers in the chaos tests."""
+
+    async def make_store(self) -> BaseStore:
+        return ModelStore()
 
 
 class TestFileStore(Runs):
