@@ -25,6 +25,8 @@ from .sqlalchemy_tools import engine_for, opened
 PATIENCE = 50.0
 ONE = Node("one", "worker", "host", 1)
 OTHER = Node("other", "worker", "host", 2)
+WAITS = RunOutcome(NOON, RunState.RETRYING, "E", retry_at=after(-(10**9)))
+"""It is tried again at once: that was long ago, by the server's clock."""
 WAITING = {
     "postgresql": "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
     "AND datname = current_database()",
@@ -190,6 +192,47 @@ async def test_runs_are_taken_over_though_the_answer_was_lost(
     assert proxy.cuts == 0
     assert [run.ref for run in reaped.taken] == [ref("a", 2), ref("b", 2)]
     assert reaped.ended == ((ref("c"), RunState.CANCELLED),)
+
+
+async def test_attempts_are_given_though_the_answer_was_lost(
+    store: SQLAlchemyStore, proxy: CommitCutter
+) -> None:
+    await store.join_node(ONE, 30)
+    due = await store.get_due_tasks(NOON)
+    await store.fire(ONE.id, "claim", [firing(task) for task in due])
+    ends = [RunEnd(ref(name), (WAITS,)) for name in "abc"]
+    proxy.cuts = 1
+    assert await store.finish_runs(ONE.id, ends) == [True] * 3
+    assert proxy.cuts == 0
+    assert await states(store) == dict.fromkeys("abc", RunState.RETRYING)
+
+    await store.delete_task("c")
+    proxy.cuts = 1
+    attended = await store.attend(ONE.id)
+    assert proxy.cuts == 0
+    assert [run.ref for run in attended.taken] == [ref("a", 2), ref("b", 2)]
+    assert attended.ended == (ref("c"),)
+    assert [run.attempt for run in await store.get_runs(RunQuery())] == [1, 2, 2]
+    assert await store.attend(ONE.id) == ((), (), ())
+
+
+async def test_runs_are_cancelled_and_noted_though_the_answer_was_lost(
+    store: SQLAlchemyStore, proxy: CommitCutter
+) -> None:
+    await store.join_node(ONE, 30)
+    due = await store.get_due_tasks(NOON)
+    await store.fire(ONE.id, "claim", [firing(task) for task in due])
+    await store.finish_runs(ONE.id, [RunEnd(ref("a"), (WAITS,))])
+
+    proxy.cuts = 1
+    assert await store.note_runs(ONE.id, [(ref("b"), {"message": "m"})]) == [True]
+    proxy.cuts = 1
+    assert await store.cancel_run("a", NOON, "ann") is RunState.CANCELLED
+    proxy.cuts = 1
+    assert await store.cancel_run("b", NOON, "ann") is RunState.RUNNING
+    assert proxy.cuts == 0
+    assert (await store.attend(ONE.id)).asked == ((ref("b"), "ann"),)
+    assert [run.message for run in await store.get_runs(RunQuery(task_id="b"))] == ["m"]
 
 
 async def test_a_firing_that_runs_into_a_deadlock_is_tried_again(url: URL) -> None:

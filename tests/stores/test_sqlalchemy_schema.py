@@ -22,10 +22,11 @@ from sqlalchemy import (
     update,
 )
 
+from asyncz.enums import RunState
 from asyncz.exceptions import ConfigurationError, StoreError
 from asyncz.runs.base import RunQuery
 from asyncz.stores import sqlalchemy_migrations
-from asyncz.stores.cluster import Fired, Node
+from asyncz.stores.cluster import Fired, Node, RunEnd, RunOutcome
 from asyncz.stores.sqlalchemy import (
     SCHEMA_VERSION,
     SQLAlchemyStore,
@@ -34,11 +35,16 @@ from asyncz.stores.sqlalchemy import (
     upgrade_tables,
 )
 from asyncz.stores.sqlalchemy_schema import Tables
-from asyncz.testing.store_suite_cluster import firing
-from asyncz.testing.store_suite_tools import NOON, ids_of, make_task
+from asyncz.testing.store_suite_cluster import firing, ref
+from asyncz.testing.store_suite_tools import NOON, SuiteHost, after, ids_of, make_task
 from tests.services.databases import execute_on, new_database
 
-from .sqlalchemy_tools import engine_for, opened, take_back_to_version_1
+from .sqlalchemy_tools import (
+    engine_for,
+    opened,
+    take_back_to_version_1,
+    take_back_to_version_2,
+)
 
 OPENER = Path(__file__).with_name("sqlalchemy_opener.py")
 ROOT = Path(__file__).parents[2]
@@ -67,14 +73,14 @@ def newer_schema(monkeypatch: pytest.MonkeyPatch) -> int:
     return number
 
 
-@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("version", [0, 1, 2])
 async def test_ten_processes_that_start_at_once_make_the_tables_once(
     url: URL, version: int
 ) -> None:
     if version:
         async with opened(url):
             pass
-        await take_back_to_version_1(url)
+        await {1: take_back_to_version_1, 2: take_back_to_version_2}[version](url)
     command = [sys.executable, str(OPENER), url.render_as_string(hide_password=False)]
     openers = [
         subprocess.Popen(
@@ -157,6 +163,38 @@ async def test_tables_without_runs_get_them_and_lose_nothing(url: URL, by_hand: 
         (task,) = await store.get_due_tasks(NOON)
         assert await store.fire("new", "claim", [firing(task)]) == [Fired.WON]
         assert [run.task_id for run in await store.get_runs(RunQuery())] == ["a"]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_runs_that_know_of_no_attempts_go_on_as_they_are(url: URL, by_hand: bool) -> None:
+    old, new = Node("old", "worker", "host", 1), Node("new", "worker", "host", 2)
+    store = SQLAlchemyStore(url)
+    await store.start(SuiteHost(), "tasks")
+    await store.add_tasks([make_task(name) for name in "abc"])
+    await store.join_node(old, 30)
+    await store.fire(old.id, "claim", [firing(task) for task in await store.get_due_tasks(NOON)])
+    failed = RunOutcome(NOON, RunState.FAILED, "E", "T", "R")
+    await store.finish_runs(old.id, [RunEnd(ref("c"), (failed,))])
+    await store.shutdown()
+    await take_back_to_version_2(url)
+    if by_hand:
+        async with engine_for(url) as engine, engine.begin() as connection:
+            await connection.run_sync(upgrade_tables)
+
+    async with opened(url, create_tables=not by_hand) as store:
+        assert (await store.look()).attend_at is None
+        await store.join_node(new, 30)
+        (run,) = await store.get_runs(RunQuery(task_id="c"))
+        assert (run.error, run.traceback, run.reason) == ("E", "T", "R")
+        taken = {run.ref.task_id: run.ref for run in (await store.reap(
+            new.id, bury=None, max_attempts=3
+        )).taken}  # fmt: skip
+        again = RunOutcome(NOON, RunState.RETRYING, retry_at=after(-(10**9)))
+        assert await store.finish_runs(new.id, [RunEnd(taken["a"], (again,))]) == [True]
+        (attempt,) = (await store.attend(new.id)).taken
+        assert (attempt.ref, attempt.attempt) == (ref("a", 3), 3)
+        assert await store.cancel_run("b", NOON, "ann") is RunState.RUNNING
+        assert (await store.attend(new.id)).asked == ((taken["b"], "ann"),)
 
 
 async def test_tables_of_a_newer_release_are_refused_and_left_alone(url: URL) -> None:

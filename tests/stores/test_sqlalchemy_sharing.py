@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from sqlalchemy import URL, event, func, select, text, update
+from sqlalchemy import URL, func, select, text, update
 
 from asyncz import NativeAsyncIOScheduler
 from asyncz.enums import NodeState, RunKind, RunState
 from asyncz.runs.base import RunQuery
 from asyncz.serializers.encrypted import EncryptedSerializer
-from asyncz.serializers.json import to_microseconds
 from asyncz.stores.cluster import Fired, Node, RunEnd, RunOutcome, Unrun
 from asyncz.stores.sqlalchemy import SQLAlchemyStore, make_tables
 from asyncz.stores.sqlalchemy_dialects import async_url, make_engine
 from asyncz.testing.store_suite_cluster import firing, ref
 from asyncz.testing.store_suite_tools import NOON, SuiteHost, after, make_task
-from tests.services.databases import execute_on, new_database
+from tests.services.databases import new_database
 
-from .sqlalchemy_tools import engine_for, opened
+from .sqlalchemy_tools import engine_for, fill_with_settled, opened, plan_of, questions
 
 ONE = Node("one", "worker", "host", 1)
 OTHER = Node("other", "worker", "host", 2)
@@ -315,13 +313,6 @@ async def test_the_record_of_a_task_is_kept_with_its_last_run_while_that_is_open
 
 # Plans.
 
-PLANS = {
-    "sqlite": "EXPLAIN QUERY PLAN ",
-    "postgresql": "EXPLAIN ",
-    "mysql": "EXPLAIN ",
-}
-"""What says how a statement is carried out, in words that name an index."""
-
 
 @pytest.mark.parametrize(
     ("condition", "index"),
@@ -330,6 +321,8 @@ PLANS = {
         ("active = 1 AND task = 'a' ORDER BY run_us", "asyncz_tasks_runs_open"),
         ("run_us > 5 ORDER BY run_us DESC, task DESC LIMIT 50", "asyncz_tasks_runs_late"),
         ("finished_us < 5 ORDER BY finished_us LIMIT 9", "asyncz_tasks_runs_done"),
+        ("attend_us IS NOT NULL ORDER BY attend_us LIMIT 1", "asyncz_tasks_runs_attend"),
+        ("attend_us <= 5 ORDER BY attend_us, task LIMIT 9", "asyncz_tasks_runs_attend"),
     ],
 )
 async def test_runs_are_found_by_an_index(
@@ -337,10 +330,8 @@ async def test_runs_are_found_by_an_index(
 ) -> None:
     await fill_with_settled(url)
     async with engine_for(url) as engine, engine.connect() as connection:
-        explain = PLANS[url.get_backend_name()]
-        asked = f"{explain}SELECT state FROM asyncz_tasks_runs WHERE {condition}"  # noqa: S608
-        plan = [str(row) for row in await connection.execute(text(asked))]
-    assert index in " ".join(plan)
+        asked = f"SELECT state FROM asyncz_tasks_runs WHERE {condition}"  # noqa: S608
+        assert index in await plan_of(connection, asked)
 
 
 async def test_the_latest_runs_are_found_by_the_primary_key_in_one_question(
@@ -352,40 +343,11 @@ async def test_the_latest_runs_are_found_by_the_primary_key_in_one_question(
     assert found["a"].scheduled_time == NOON + timedelta(microseconds=2_999)
     ((statement, parameters),) = asked
     async with store._shared.database.engine.connect() as connection:
-        await connection.exec_driver_sql("SELECT 1")
-        explained = PLANS[url.get_backend_name()] + statement
-        plan = [str(row) for row in await connection.exec_driver_sql(explained, parameters)]
-    text_of = " ".join(plan)
+        text_of = await plan_of(connection, statement, parameters)
     index = {"sqlite": "autoindex", "postgresql": "runs_pkey", "mysql": "PRIMARY"}
     assert index[url.get_backend_name()] in text_of
     for bad in ("filesort", "TEMP B-TREE", "Seq Scan", "Sort"):
         assert bad not in text_of
-
-
-async def questions(store: SQLAlchemyStore, asking: Any) -> tuple[Any, list[tuple[str, Any]]]:
-    """What an operation comes to, and the statements that it has the server carry out."""
-    asked: list[tuple[str, Any]] = []
-
-    def note_down(_: Any, __: Any, statement: str, parameters: Any, *more: Any) -> None:
-        asked.append((statement, parameters))
-
-    engine = store._shared.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note_down)
-    found = await asking
-    event.remove(engine, "before_cursor_execute", note_down)
-    return found, asked
-
-
-async def fill_with_settled(url: URL) -> None:
-    """Many settled runs, of which the planner knows."""
-    instants = range(to_microseconds(NOON), to_microseconds(NOON) + 3_000)
-    common = {"kind": "scheduled", "added": 1, "state": "succeeded", "followers": 0}
-    common |= {"occurrences": 1, "owner": "one", "token": 1, "attempt": 1}
-    rows = [common | {"task": "a", "run_us": each, "finished_us": each} for each in instants]
-    async with engine_for(url) as engine, engine.begin() as connection:
-        await connection.execute(RUNS.insert(), rows)
-    analyze = "ANALYZE TABLE" if url.get_backend_name() == "mysql" else "ANALYZE"
-    execute_on(url, f"{analyze} asyncz_tasks_runs")
 
 
 # With schedulers.
