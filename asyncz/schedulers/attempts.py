@@ -31,7 +31,8 @@ def judge(
             return outcomes
         policy = AS_IT_SAYS
     ledgers = engine.ledgers_of(task.store_alias)
-    if not ledgers:
+    # What somebody wants to end is not tried again.
+    if not ledgers or ledgers[0].is_to_be_cancelled(str(task.id), head):
         return outcomes
     attempt = ledgers[0].attempt_of(str(task.id), head)
     judged = [_judged(engine, task, policy, attempt, outcome) for outcome in outcomes]

@@ -78,6 +78,10 @@ class Ledger(ABC):
     def attempt_of(self, task_id: str, head: datetime) -> int:
         """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
 
+    @abstractmethod
+    def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
+        """Whether somebody has asked to cancel a run that goes on here."""
+
     def will_be_tried_again(self, task: Task, head: datetime) -> None:  # noqa: B027
         """An attempt at a run of this task has failed, which is said in a moment."""
 

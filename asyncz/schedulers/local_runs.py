@@ -210,6 +210,9 @@ class LocalRuns(Ledger):
     def attempt_of(self, task_id: str, head: datetime) -> int:
         return self._attempts.number_of((task_id, head))
 
+    def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
+        return (task_id, head) in self._cancelled_by
+
     def will_be_tried_again(self, task: Task, head: datetime) -> None:
         self._failing[str(task.id), head] = task
 

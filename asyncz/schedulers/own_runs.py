@@ -178,6 +178,9 @@ class OwnRuns(Ledger):
             self.run_ended(ref.task_id, [Outcome(TASK_CANCELLED, ref.scheduled_time)])
         return True
 
+    def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
+        return (task_id, head) in self._cancelled_by
+
     def _goes_on(self, own: Own) -> bool:
         task = own.task
         return task is not None and (self._alias, task.id) in self._engine.instances

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from asyncz import NativeAsyncIOScheduler
 from asyncz.testing import VirtualClock
-from tests.services.mongodb import mongodb_url
+from tests.services.mongodb import mongodb_url, warm_motor
 
 from . import jobs
 from .places import PLACES, MakeStore, place
@@ -26,6 +26,12 @@ def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
     url = request.getfixturevalue("mongodb_url") if kind == "mongodb" else ""
     with place(kind, url) as make:
         yield make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def have_the_threads_of_motor() -> None:
+    """Which stay for good: no test has left them."""
+    warm_motor()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,9 @@ from tests.stores.mongo_databases import Place
 __all__ = ["PERSISTENT", "PLACES", "MakeStore", "place"]
 
 MakeStore = Callable[[], BaseStore]
-PERSISTENT = ["file", "sqlite", "postgresql+asyncpg", "mysql+asyncmy", "redis", "mongodb"]
+PERSISTENT = ["sqlite", "postgresql+asyncpg", "redis", "mongodb"]
+if os.environ.get("ASYNCZ_NIGHTLY") == "1":
+    PERSISTENT += ["file", "postgresql+psycopg", "mysql+asyncmy", "mysql+aiomysql"]
 PLACES = ["memory", *PERSISTENT]
 
 

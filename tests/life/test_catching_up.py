@@ -46,47 +46,52 @@ def test_there_is_a_table() -> None:
     assert len(lines()) == 16
 
 
-def a_scheduler(store: BaseStore, clock: VirtualClock, line: Line) -> NativeAsyncIOScheduler:
+def a_scheduler(store: BaseStore, clock: VirtualClock, max_catchup: int) -> NativeAsyncIOScheduler:
     return NativeAsyncIOScheduler(
-        clock=clock, timezone="UTC", stores={"default": store}, max_catchup=line.max_catchup
+        clock=clock, timezone="UTC", stores={"default": store}, max_catchup=max_catchup
     )
 
 
-@pytest.mark.parametrize("line", lines(), ids=str)
-async def test_after_a_day(make_store: MakeStore, clock: VirtualClock, line: Line) -> None:
-    first = a_scheduler(make_store(), clock, line)
-    options: dict[str, Any] = {"coalesce": line.coalesce, "mistrigger_grace_time": line.grace}
-    schedule: dict[str, Any] = {
-        "hourly": {"trigger": "interval", "hours": 1, "start_at": START + timedelta(hours=1)},
-        "one-off": {"trigger": "date", "run_at": START + timedelta(hours=12)},
-    }[line.kind]
+@pytest.mark.parametrize("max_catchup", sorted({line.max_catchup for line in lines()}))
+async def test_after_a_day(make_store: MakeStore, clock: VirtualClock, max_catchup: int) -> None:
+    tasks = {str(line): line for line in lines() if line.max_catchup == max_catchup}
+    first = a_scheduler(make_store(), clock, max_catchup)
     async with first:
         await clock.advance(minutes=30)
-        await first.aadd_task(jobs.fails, args=[0], id="a", **schedule, **options)
+        for task_id, line in tasks.items():
+            await first.aadd_task(jobs.fails, args=[0], id=task_id, **options_of(line))
         if first.stores["default"].in_process:  # its tasks would not outlive it
             first.pause()
             await clock.advance(days=1)
             first.resume()
             await clock.advance(seconds=1)
-            await the_same(first, line)
+            await all_is_as_written(first, tasks)
             return
     await clock.advance(days=1)
-    async with a_scheduler(make_store(), clock, line) as second:
+    async with a_scheduler(make_store(), clock, max_catchup) as second:
         await clock.advance(seconds=1)
-        await the_same(second, line)
+        await all_is_as_written(second, tasks)
 
 
-async def the_same(scheduler: NativeAsyncIOScheduler, line: Line) -> None:
-    """What there is a record of is what the line says, and nothing is left out."""
-    counts = dict.fromkeys(RunState, 0)
-    for run in await scheduler.aget_runs("a"):
-        counts[run.state] += run.occurrences
-    expected = {
-        RunState.SUCCEEDED: line.run,
-        RunState.COALESCED: line.folded,
-        RunState.MISSED: line.missed,
-    }
-    assert {state: count for state, count in counts.items() if count} == {
-        state: count for state, count in expected.items() if count
-    }
-    assert jobs.ATTEMPTS["a"] == line.run
+def options_of(line: Line) -> dict[str, Any]:
+    schedule = {
+        "hourly": {"trigger": "interval", "hours": 1, "start_at": START + timedelta(hours=1)},
+        "one-off": {"trigger": "date", "run_at": START + timedelta(hours=12)},
+    }[line.kind]
+    return {"coalesce": line.coalesce, "mistrigger_grace_time": line.grace, **schedule}
+
+
+async def all_is_as_written(scheduler: NativeAsyncIOScheduler, tasks: dict[str, Line]) -> None:
+    """What there is a record of is what each line says, and nothing is left out."""
+    for task_id, line in tasks.items():
+        counts = dict.fromkeys(RunState, 0)
+        for run in await scheduler.aget_runs(task_id):
+            counts[run.state] += run.occurrences
+        expected = {
+            RunState.SUCCEEDED: line.run,
+            RunState.COALESCED: line.folded,
+            RunState.MISSED: line.missed,
+        }
+        found = {state: count for state, count in counts.items() if count}
+        assert found == {state: count for state, count in expected.items() if count}, line
+        assert jobs.ATTEMPTS[task_id] == line.run
