@@ -145,6 +145,11 @@ class Caretaker:
                     self._alias,
                 )
 
+    async def take_left_overs(self) -> None:
+        """Take over what the scheduler before has left, where there can be no other."""
+        await self._reap(None)
+        await self._member.look_for_attempts()
+
     async def _reap(self, bury: datetime | None) -> bool:
         """Take over what can be; whether anything was."""
         carried_out = 0

@@ -35,8 +35,6 @@ __all__ = ["StoreLane"]
 R = TypeVar("R")
 
 STANDBY_RETRY = 1.0
-ATTEND_AGAIN = 0.5
-"""Seconds until what could not be tried again yet is looked at again."""
 LOOK_EVERY = 1.0
 """Seconds after which it is time to look what others have done, whatever is due meanwhile."""
 BUSY = 3
@@ -233,11 +231,14 @@ class StoreLane:
 
     async def _attend_alone(self) -> None:
         """What waits for another attempt, where nobody else is there to look for it."""
-        if self.ledger.attend_at is None or self.ledger.attend_at > self.now():
+        ledger, caretaker = self.ledger, self._caretaker
+        if caretaker is not None and ledger.has_left_overs:
+            await caretaker.take_left_overs()
+        if ledger.attend_at is None or ledger.attend_at > self.now():
             return
-        if self._caretaker is not None:
-            await self._caretaker.attend()
-        await self.ledger.try_again()
+        if caretaker is not None:
+            await caretaker.attend()
+        await ledger.try_again()
 
     def _now_if_due(self) -> datetime | None:
         """The time, if by it something is due that the store told of the last time, and there is
@@ -320,9 +321,9 @@ class StoreLane:
         if moment is not None:
             delay = min(delay, max(0.0, (moment - self.now()).total_seconds()))
         if (moment := self.ledger.attend_at) is not None:
-            # One that is due already could not be seen to, and is tried again soon.
+            # One that is due already waits for the end of another run, which wakes the lane.
             left = (moment - self.now()).total_seconds()
-            delay = min(delay, left if left > 0 else ATTEND_AGAIN)
+            delay = min(delay, left if left > 0 else delay)
         return delay
 
     def _degrade(self, error: Exception) -> float:

@@ -71,6 +71,9 @@ class Ledger(ABC):
     attend_at: datetime | None = None
     """When a run is to be tried again, as far as is known; or somebody is to be heard."""
 
+    has_left_overs = False
+    """Whether runs were found that nobody has."""
+
     async def try_again(self) -> None:  # noqa: B027  # most have nothing to do
         """Begin the attempts that are due."""
 

@@ -55,6 +55,9 @@ class LocalAttempts:
         self._waiting: dict[tuple[str, datetime], Waiting] = {}
         self._numbers: dict[tuple[str, datetime], int] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def __iter__(self) -> Iterator[Waiting]:
         return iter(list(self._waiting.values()))
 

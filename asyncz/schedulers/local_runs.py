@@ -156,7 +156,15 @@ class LocalRuns(Ledger):
         for executor, task, run_times, coalesced, by_hand in starts:
             (send if by_hand else submit)(self._engine, executor, task, run_times, coalesced)
 
+    def _wake_for_attempts(self) -> None:
+        """What is to be tried again may have waited for a run to end."""
+        moment = self._attempts.next_at
+        if moment is not None and moment <= self._now():
+            self._engine.loop.call_soon(self._wake_for, self._now())
+
     def run_succeeded(self, task_id: str, run_time: datetime) -> None:
+        if self._attempts:
+            self._wake_for_attempts()
         if self._sayings or self._cancelled_by:
             self._forget_of((task_id, run_time))
         if self._open.get(task_id) == run_time:
@@ -175,6 +183,8 @@ class LocalRuns(Ledger):
         if len(outcomes) == 1 and one.code == TASK_EXECUTED and one.value is one.notes is None:
             self.run_succeeded(task_id, first)
             return
+        if self._attempts:
+            self._wake_for_attempts()
         key = (task_id, first)
         task, by = self._failing.pop(key, None), self._forget_of(key)
         attempt = self.attempt_of(task_id, first)

@@ -187,6 +187,7 @@ class Membership(OwnRuns):
             self.expect(before)
             raise
         self.expect(looked.attend_at)
+        self.has_left_overs = looked.has_unowned
         return looked
 
     async def _look(self) -> Look:

@@ -208,12 +208,20 @@ class OwnRuns(Ledger):
             return
         now = self.now()
         said = tuple([as_recorded(outcome, now, by) for outcome in outcomes])
-        self._outcomes.note_end(own.node_id, RunEnd(own.ref, said))
-        self._pruner.note(own.task)
+        self._note_end(own, RunEnd(own.ref, said))
         for outcome in said:
             if outcome.retry_at is not None:
                 self.expect(outcome.retry_at)
                 self._wake_for(outcome.retry_at)
+
+    def _note_end(self, own: Own, end: RunEnd) -> None:
+        self._outcomes.note_end(own.node_id, end)
+        self._pruner.note(own.task)
+        if self.attend_at is not None:
+            # What is to be tried again may have waited for this one to end.
+            now = self.now()
+            if self.attend_at <= now:
+                self._wake_for(now)
 
     def expect(self, moment: datetime | None) -> None:
         """The store will have something for `attend` then."""
@@ -224,8 +232,7 @@ class OwnRuns(Ledger):
         own = self._owned.pop((task_id, run_time), None)
         if own is not None:
             outcome = RunOutcome(run_time, RunState.SUCCEEDED)
-            self._outcomes.note_end(own.node_id, RunEnd(own.ref, (outcome,)))
-            self._pruner.note(own.task)
+            self._note_end(own, RunEnd(own.ref, (outcome,)))
             if self._cancelled_by:
                 self._cancelled_by.pop((task_id, run_time), None)
 

@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from random import randint, random
 
-from asyncz.runs.current import CURRENT_RUN
+from asyncz import current_run
 
 from .journal import Journal
 
@@ -24,8 +24,6 @@ HELD_UP = 3.0
 _journals: list[Journal] = []
 _to_hold: list[int] = [0]
 """How many runs of this process begin before one holds the interpreter."""
-_carried_out: dict[int, int] = {}
-"""How many run times of a run that has several have been carried out."""
 
 
 def open_journal(path: str) -> None:
@@ -92,9 +90,4 @@ def _hold(seconds: float, journal: Journal, task: str, fire: datetime) -> None:
 
 def _run_time() -> datetime:
     """The one that this call is for. Those of a backlog are carried out one after the other."""
-    run = CURRENT_RUN.get()
-    assert run is not None
-    number = _carried_out.pop(id(run), 0)
-    if number + 1 < len(run.run_times):
-        _carried_out[id(run)] = number + 1
-    return run.run_times[number]
+    return current_run().scheduled_time
