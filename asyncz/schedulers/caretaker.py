@@ -38,7 +38,6 @@ FIRST_PATIENCE = 0.5
 """Seconds before what nobody could take over is looked at again; then twice as long each time."""
 FIRST_HUSH = 0.05
 """The same for what is to be tried again or cancelled, and could not be."""
-KEEP_RUNS = timedelta(days=7)
 FORGET_EVERY = 600.0
 FORGOTTEN = 1_000
 """Runs that a store forgets at a time."""
@@ -96,7 +95,7 @@ class Caretaker:
             self._audit_at = now + self._pause()
             await self._audit()
         if now >= self._forget_at:
-            forgotten = await self._ask(self._store.forget_runs(looked.now - KEEP_RUNS))
+            forgotten = await self._ask(self._store.forget_runs(looked.now - self._keep_for()))
             if forgotten < FORGOTTEN:  # otherwise the next pass goes on with it
                 self._forget_at = now + FORGET_EVERY
 
@@ -128,6 +127,11 @@ class Caretaker:
                 break
         await self._member.look_for_attempts()
         return any_at_all
+
+    def _keep_for(self) -> timedelta:
+        """How long any run is kept, also those of tasks that do not run any more."""
+        history = self._engine.settings.history
+        return max(history.age, history.failures_age)
 
     def _pause(self) -> float:
         """A third of the lease, more or less, so that nodes do not all do the same at once."""
