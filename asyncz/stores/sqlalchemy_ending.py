@@ -11,7 +11,7 @@ from asyncz.enums import RunState
 from asyncz.serializers.json import to_microseconds
 from asyncz.stores.cluster import RunEnd, RunOutcome
 from asyncz.stores.sqlalchemy_attempts import Wait
-from asyncz.stores.sqlalchemy_batches import MANY, End, pages_of
+from asyncz.stores.sqlalchemy_batches import MANY, End, RunName, pages_of
 from asyncz.stores.sqlalchemy_sharing import Sharing
 
 __all__ = ["Ending"]
@@ -79,20 +79,17 @@ class Ending:
         if recorded == len(self._waits) + sum(map(len, self._pages)):
             return [True] * len(heads)
         known = self._known(connection, shared, node_id)
-        return [head[:5] in known for head in heads]
+        return [known.get((head.name, head.token)) == head.state for head in heads]
 
     def _known(
         self, connection: Connection, shared: Sharing, node_id: str
-    ) -> set[tuple[str, int, str, int, str]]:
-        """Which of these a node has in the database, and how they ended."""
+    ) -> dict[tuple[RunName, int], str]:
+        """How those of these are recorded that a node has had; of tasks of one id, the last's."""
         names = [head.name for head in self._heads]
         pages = (names[start : start + MANY] for start in range(0, len(names), MANY))
-        return {
-            (*run.name, run.token, run.state)
-            for page in pages
-            for run in shared.batches.find(connection, page)
-            if run.owner == node_id
-        }
+        found = [run for page in pages for run in shared.batches.find(connection, page)]
+        found.sort(key=lambda run: run.added)
+        return {(run.name, run.token): run.state for run in found if run.owner == node_id}
 
 
 def _wait_of(row: End, said: RunOutcome, head_us: int) -> Wait:

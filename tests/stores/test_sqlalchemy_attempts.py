@@ -187,6 +187,21 @@ async def test_a_run_that_waits_is_not_its_last_owners(store: SQLAlchemyStore) -
     assert await states(store) == [("a", RETRYING)]
 
 
+async def test_what_became_of_a_task_that_had_the_id_before_is_not_what_became_of_this_one(
+    store: SQLAlchemyStore,
+) -> None:
+    said = [RunEnd(ref("a"), (RunOutcome(NOON, RunState.SUCCEEDED),))]
+    for ends in (said, waits("a")):
+        await store.add_task(make_task("a"))
+        task = await store.lookup_task("a")
+        assert task is not None
+        await store.fire(ONE.id, f"claim {ends}", [firing(task, following=None)])
+        assert await store.finish_runs(ONE.id, ends) == [True]
+
+    assert await store.finish_runs(ONE.id, said) == [False]
+    assert await store.finish_runs(ONE.id, waits("a")) == [True]
+
+
 async def test_what_waits_is_never_forgotten(store: SQLAlchemyStore) -> None:
     await store.add_task(make_task("a"))
     await fire(store, "a")
