@@ -107,8 +107,8 @@ class RunQuery(NamedTuple):
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_text(value: Any) -> bool:
@@ -120,7 +120,7 @@ def _are_texts(value: Any) -> bool:
 
 
 NOTES: dict[str, Callable[[Any], bool]] = {
-    "progress": _is_number,
+    "progress": _is_fraction,
     "message": _is_text,
     "log": _are_texts,
     "result": lambda value: True,

@@ -152,7 +152,7 @@ class ModelRun:
             said, finished = self.outcomes.get(at) or (self._so_far(number), None)
             yield RunView(
                 at, self.task_id, self.kind, self.claimed, self.token, said.state, self.attempt,
-                self.owner, finished, ANY if number or self.said else self.started,
+                self.owner, finished, ANY if number or self.said or self.is_part else self.started,
                 reason=said.reason, error=said.error, traceback=said.traceback,
                 retry_at=None if finished else self.retry_at,
                 notes=said.notes if said.notes is ANY else notes_of(said.notes),

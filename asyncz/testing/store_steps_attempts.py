@@ -188,9 +188,9 @@ class Cancel(Step):
         if known and self.number is not None:
             task_id, _, _, at = known[self.number % len(known)]
         called = [each for each in known if (each.task_id, each.at) == (task_id, at)]
-        if is_ambiguous(model, task_id, at, called):
-            return
         for _ in range(1 + self.again):
+            if is_ambiguous(model, task_id, at, called):
+                return
             found = await world.store(self.by).cancel_run(task_id, at, SOMEBODY)
             self._compare(model, found, task_id, at)
 
