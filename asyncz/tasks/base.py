@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Callable, Iterable
+from datetime import datetime, tzinfo
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import (
@@ -24,10 +23,16 @@ from asyncz.runs.policy import History, Retry
 from asyncz.tasks.callables import (
     callable_name,
     check_arguments,
-    reference_to,
-    resolve_reference,
 )
 from asyncz.tasks.inspection import TaskInfo
+from asyncz.tasks.options import (
+    Reaction,
+    explain,
+    instant,
+    positional,
+    resolve_callable,
+    tag_texts,
+)
 from asyncz.text import printable
 from asyncz.triggers.base import BaseTrigger, in_utc
 
@@ -59,48 +64,6 @@ class TaskHost(Protocol):
     def pause_task(self, task_id: Any, store: str | None = ...) -> Any: ...
     def resume_task(self, task_id: Any, store: str | None = ...) -> Any: ...
     def delete_task(self, task_id: Any, store: str | None = ...) -> None: ...
-
-
-MOST_OF_A_TAG = 100
-"""Characters."""
-
-
-def _positional(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        raise ValueError("give a list or tuple of arguments, not a single value")
-    return tuple(value)
-
-
-def _instant(value: Any) -> Any:
-    # A number would be taken for seconds since 1970; whoever writes 30 means something else.
-    moment = value
-    if isinstance(value, str):
-        with suppress(ValueError):
-            moment = datetime.fromisoformat(value)
-    if not isinstance(moment, datetime):
-        raise ValueError("give an aware datetime, or its ISO text with an offset")
-    if moment.tzinfo is not None:
-        try:
-            moment.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("there is no such time in UTC") from None
-    return moment
-
-
-def _tags(value: Any) -> Any:
-    several = [value] if isinstance(value, str) else value
-    if not hasattr(several, "__iter__") or not all(isinstance(tag, str) for tag in several):
-        raise ValueError("give texts")
-    if not all(0 < len(tag) <= MOST_OF_A_TAG for tag in several):
-        raise ValueError(f"a tag has 1 to {MOST_OF_A_TAG} characters")
-    return tuple(sorted(set(several)))
-
-
-def _reaction(value: Any) -> Any:
-    return resolve_reference(value) if isinstance(value, str) else value
-
-
-Reaction = Annotated[Callable[..., Any], BeforeValidator(_reaction)]
 
 
 class Task(BaseModel):
@@ -144,7 +107,7 @@ class Task(BaseModel):
     name: Annotated[str, Field(strict=True, min_length=1)] | None = None
     fn: Callable[..., Any] | None = Field(default=None, repr=False)
     fn_reference: str | None = None
-    args: Annotated[tuple[Any, ...], BeforeValidator(_positional)] = Field(default=(), repr=False)
+    args: Annotated[tuple[Any, ...], BeforeValidator(positional)] = Field(default=(), repr=False)
     kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     coalesce: StrictBool = True
     trigger: InstanceOf[BaseTrigger] | None = None
@@ -154,11 +117,11 @@ class Task(BaseModel):
         Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None
     ) = DEFAULT_GRACE_TIME
     max_instances: Annotated[int, Field(strict=True, ge=1)] = 1
-    next_run_time: Annotated[AwareDatetime, BeforeValidator(_instant)] | None = None
+    next_run_time: Annotated[AwareDatetime, BeforeValidator(instant)] | None = None
     delivery: Delivery = Delivery.AT_LEAST_ONCE
     retry: Retry | None = None
     timeout: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
-    tags: Annotated[tuple[str, ...], BeforeValidator(_tags)] = ()
+    tags: Annotated[tuple[str, ...], BeforeValidator(tag_texts)] = ()
     on_success: Reaction | None = Field(default=None, repr=False)
     on_failure: Reaction | None = Field(default=None, repr=False)
     on_missed: Reaction | None = Field(default=None, repr=False)
@@ -173,14 +136,14 @@ class Task(BaseModel):
 
     def __init__(self, fn: Callable[..., Any] | str | None = None, **options: Any) -> None:
         if fn is not None:
-            options.update(_resolve_callable(fn))
+            options.update(resolve_callable(fn))
             options.setdefault("name", None)
             if options["name"] is None:
                 options["name"] = callable_name(options["fn"])
         try:
             self._take_checked(options)
         except ValidationError as exc:
-            raise TaskOptionError(_explain(exc)) from None
+            raise TaskOptionError(explain(exc)) from None
         if self.fn is not None:
             check_arguments(self.fn, self.args, self.kwargs)
 
@@ -416,25 +379,3 @@ class Task(BaseModel):
 
 
 Task._all_fields = set(Task.model_fields)
-
-
-def _resolve_callable(fn: Callable[..., Any] | str) -> dict[str, Any]:
-    if isinstance(fn, str):
-        found = resolve_reference(fn)
-        if not callable(found):
-            raise TaskOptionError(f"{fn!r} names a {type(found).__name__}, not a callable.")
-        return {"fn": found, "fn_reference": fn}
-    if not callable(fn):
-        raise TaskOptionError(
-            f"fn must be a callable or a reference to one, not {type(fn).__name__}."
-        )
-    return {"fn": fn, "fn_reference": reference_to(fn)}
-
-
-def _explain(error: ValidationError) -> str:
-    """All that was wrong, by option, without the values: they may be secrets."""
-    parts: Sequence[str] = [
-        f"{'.'.join(str(step) for step in item['loc'][:1])}: {item['msg']}"
-        for item in error.errors(include_input=False, include_url=False, include_context=False)
-    ]
-    return "Bad task options: " + "; ".join(dict.fromkeys(parts)) + "."

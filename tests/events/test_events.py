@@ -37,6 +37,9 @@ CODES = [
     "TASK_RECOVERED",
     "TASK_TAKEN_OVER",
     "TASK_LOST",
+    "TASK_SKIPPED",
+    "TASK_RETRYING",
+    "TASK_OVERDUE",
 ]
 
 
