@@ -27,11 +27,17 @@ class Going:
         host: The scheduler; None: nobody is to be told anything.
     """
 
-    __slots__ = (
-        "_cut", "_loop", "_timer", "at", "cut_after", "done", "handle", "host",
-        "is_let_go", "run_times", "said",
-        "task",
-    )  # fmt: skip
+    # Of most runs none of this is ever asked for, and 5,000 may begin at once: what is the same for
+    # all of them is the class's.
+    said: CurrentRun | None = None
+    done: tuple[Outcome, ...] = ()
+    cut_after: float | None = None
+    """Seconds of its timeout, once they are over for the run time that it is at."""
+    is_let_go = False
+    """Whether it has ended for the scheduler, and its thread is to begin no further one."""
+    _at: datetime | None = None
+    _cut: Callable[[Going], None] | None = None
+    _timer: Timer | None = None
     _loop: asyncio.AbstractEventLoop
 
     def __init__(
@@ -45,15 +51,11 @@ class Going:
         self.run_times = run_times
         self.handle = handle
         self.host = host
-        self.at = run_times[0]
-        self.said: CurrentRun | None = None
-        self.is_let_go = False
-        """Whether it has ended for the scheduler, and its thread is to begin no further one."""
-        self.done: tuple[Outcome, ...] = ()
-        self.cut_after: float | None = None
-        """Seconds of its timeout, once they are over for the run time that it is at."""
-        self._cut: Callable[[Going], None] | None = None
-        self._timer: Timer | None = None
+
+    @property
+    def at(self) -> datetime:
+        """The run time that it is at."""
+        return self._at or self.run_times[0]
 
     @property
     def current(self) -> CurrentRun:
@@ -73,7 +75,7 @@ class Going:
 
     def begin(self, run_time: datetime) -> None:
         """The function is about to be called for this one."""
-        self.at = run_time
+        self._at = run_time
         if self._cut is not None:
             self._loop.call_soon_threadsafe(self.arm)
 
@@ -87,7 +89,8 @@ class Going:
         said = self.said
         if said is not None and said.scheduled_time is self.at and (notes := said.notes()):
             outcome = outcome._replace(notes=notes)
-        self.done += (outcome,)
+        if len(self.run_times) > 1:
+            self.done += (outcome,)
         return outcome
 
     # Its time, on the engine's loop.

@@ -73,7 +73,7 @@ class Engine:
         self._spawned: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self.overdue = Overdue(self)
-        self._waiting_for_runs: set[asyncio.Event] = set()
+        self.waiting_for_runs: set[asyncio.Event] = set()
         self._clock_offset: float | None = None
         self.context = copy_context()
         """The context variables that runs see: those of whoever started the scheduler."""
@@ -311,16 +311,16 @@ class Engine:
         Of the machine's time: others, whose runs may be waited for, have no other.
         """
         ended = asyncio.Event()
-        self._waiting_for_runs.add(ended)
+        self.waiting_for_runs.add(ended)
         try:
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), timeout)
         finally:
-            self._waiting_for_runs.discard(ended)
+            self.waiting_for_runs.discard(ended)
 
     def a_run_has_ended(self) -> None:
         """Wake those who wait for one."""
-        for waiting in self._waiting_for_runs:
+        for waiting in self.waiting_for_runs:
             waiting.set()
 
     # Events, and coroutines that nobody awaits.

@@ -102,7 +102,8 @@ class SchedulerHost:
         lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
         if lane is not None:
             lane.ledger.run_succeeded(task_id, run_time)
-            self._engine.a_run_has_ended()
+            if self._engine.waiting_for_runs:
+                self._engine.a_run_has_ended()
 
     def run_ended(self, store: str | None, task_id: str, outcomes: Sequence[Outcome]) -> None:
         """Take note of how a run ended."""

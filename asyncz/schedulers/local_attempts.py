@@ -52,19 +52,17 @@ class LocalAttempts:
     def __init__(self, engine: Engine, begin: Callable[[Waiting], None]) -> None:
         self._engine = engine
         self._begin = begin
-        self._waiting: dict[tuple[str, datetime], Waiting] = {}
+        self.waiting: dict[tuple[str, datetime], Waiting] = {}
+        """They, by their names."""
         self._numbers: dict[tuple[str, datetime], int] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
     def __iter__(self) -> Iterator[Waiting]:
-        return iter(list(self._waiting.values()))
+        return iter(list(self.waiting.values()))
 
     @property
     def next_at(self) -> datetime | None:
         """When the first of them is tried again."""
-        return min((waiting.retry_at for waiting in self._waiting.values()), default=None)
+        return min((waiting.retry_at for waiting in self.waiting.values()), default=None)
 
     def number_of(self, key: tuple[str, datetime]) -> int:
         """Which attempt at a run goes on."""
@@ -77,7 +75,7 @@ class LocalAttempts:
         retry_at = said.retry_at
         if retry_at is not None:
             waiting = Waiting(task, kind, since, attempt, said, retry_at)
-            self._waiting[waiting.key] = waiting
+            self.waiting[waiting.key] = waiting
 
     def ended(self, key: tuple[str, datetime]) -> None:
         """A run has ended, or one attempt at it."""
@@ -85,7 +83,7 @@ class LocalAttempts:
 
     def take_out(self, key: tuple[str, datetime]) -> Waiting | None:
         """A run does not wait any more; None: it did not."""
-        return self._waiting.pop(key, None)
+        return self.waiting.pop(key, None)
 
     async def try_again(
         self, now: datetime, lookup: Callable[[str], Awaitable[Task | None]]
@@ -97,19 +95,19 @@ class LocalAttempts:
             lookup: Finds a task as it is now; None: it is not in the store any more.
         """
         engine = self._engine
-        due = [waiting for waiting in self._waiting.values() if waiting.retry_at <= now]
+        due = [waiting for waiting in self.waiting.values() if waiting.retry_at <= now]
         for waiting in due:
             key = waiting.key
             found = await lookup(key[0])
             task = _without_grace(found or waiting.task)
             busy = engine.instances.get((task.store_alias, key[0]), 0)
             is_free = busy < task.max_instances and engine.is_claiming
-            if not is_free or self._waiting.get(key) is not waiting:
+            if not is_free or self.waiting.get(key) is not waiting:
                 continue
             executor = engine.executors.get(str(task.executor))
             if executor is None:  # it was taken out; there may be another one soon
                 continue
-            del self._waiting[key]
+            del self.waiting[key]
             self._numbers[key] = waiting.attempt + 1
             self._begin(waiting)
             submit(engine, executor, task, [key[1]], 0)

@@ -89,6 +89,7 @@ class LocalRuns(Ledger):
         self._now = engine.clock.now
         self._wake_for = wake_for
         self._attempts = LocalAttempts(engine, self._begin_again)
+        self._put_off = self._attempts.waiting
         self._failing: dict[tuple[str, datetime], Task] = {}
         self._sayings: dict[tuple[str, datetime], CurrentRun] = {}
         self._cancelled_by: dict[tuple[str, datetime], str] = {}
@@ -163,7 +164,7 @@ class LocalRuns(Ledger):
             self._engine.loop.call_soon(self._wake_for, self._now())
 
     def run_succeeded(self, task_id: str, run_time: datetime) -> None:
-        if self._attempts:
+        if self._put_off:
             self._wake_for_attempts()
         if self._sayings or self._cancelled_by:
             self._forget_of((task_id, run_time))
@@ -183,7 +184,7 @@ class LocalRuns(Ledger):
         if len(outcomes) == 1 and one.code == TASK_EXECUTED and one.value is one.notes is None:
             self.run_succeeded(task_id, first)
             return
-        if self._attempts:
+        if self._put_off:
             self._wake_for_attempts()
         key = (task_id, first)
         task, by = self._failing.pop(key, None), self._forget_of(key)
