@@ -44,6 +44,7 @@ class Overdue:
         self._since: dict[Key, datetime] = {}
         self._overdue: dict[Key, datetime | None] = {}
         self._timer: Timer | None = None
+        self._looks_at = float("inf")  # of the clock's `monotonic`
 
     @property
     def tasks(self) -> tuple[Key, ...]:
@@ -56,8 +57,9 @@ class Overdue:
         if task.expect_every is None:
             self._forget(key)
         elif key not in self._since and len(self._since) < MOST:
-            self._since[key] = self._deadlines[key] = self._engine.now_in(key[0])
-            self._set_timer()
+            now = self._engine.now_in(key[0])
+            self._since[key] = self._deadlines[key] = now
+            self._set_timer(now)
 
     def watch_all(self, tasks: Iterable[Task]) -> None:
         """Tasks were added here."""
@@ -69,9 +71,9 @@ class Overdue:
         """A task was changed here: it may have to succeed sooner now, or not so soon."""
         key = (str(task.store_alias), str(task.id))
         if key in self._since:
-            self._deadlines[key] = self._engine.now_in(key[0])
+            now = self._deadlines[key] = self._engine.now_in(key[0])
+            self._set_timer(now)
         self.watch(task)
-        self._set_timer()
 
     def _forget(self, key: Key) -> None:
         if self._since.pop(key, None) is not None:
@@ -87,16 +89,21 @@ class Overdue:
         self._deadlines.clear()
         self._overdue.clear()
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, moment: datetime | None = None) -> None:
+        """Look at that moment, or when the first of them should have gone well, if not sooner."""
         engine = self._engine
         if not self._deadlines or engine.bridge.loop is None:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        now = engine.clock.now()
-        left = (min(self._deadlines.values()) - now).total_seconds()
+        first = moment or min(self._deadlines.values())
+        left = (first - engine.clock.now()).total_seconds()
         # Not all the time, whatever somebody expects; and the clock may be set meanwhile.
         wait = min(max(left, 0.1), engine.clock.longest_wait)
+        at = engine.clock.monotonic() + wait
+        if self._timer is not None:
+            if self._looks_at <= at:
+                return
+            self._timer.cancel()
+        self._looks_at = at
         self._timer = engine.clock.call_later(engine.loop, wait, self._begin)
 
     def _begin(self) -> None:
