@@ -18,10 +18,13 @@ from asyncz.exceptions import (
     ConflictIdError,
     MaximumInstancesError,
     PluginLookupError,
+    RetryAfter,
+    RunLookupError,
     SchedulerAlreadyRunningError,
     SchedulerLookupError,
     SchedulerNotRunningError,
     SerializationError,
+    Skip,
     StoreInUseError,
     StoreTimeoutError,
     TaskLookupError,
@@ -35,6 +38,9 @@ NEEDS_ARGUMENTS: dict[type[AsynczException], tuple[Any, ...]] = {
     TaskLookupError: ("a", "jobs"),
     ConflictIdError: ("a",),
     MaximumInstancesError: ("a", 3),
+    RetryAfter: (30.0, "not yet"),
+    RunLookupError: ("a@2026-01-01T00:00:00+00:00",),
+    Skip: ("nothing there",),
 }
 
 

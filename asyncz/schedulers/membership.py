@@ -180,7 +180,7 @@ class Membership(OwnRuns):
     async def look_for_attempts(self) -> Look:
         """Look at the store, and see when it has something for `attend`."""
         # What is put off while the store answers may not be in the answer.
-        before, self.attend_at = self.attend_at, None
+        before, self.attend_at, ends = self.attend_at, None, self._ends
         try:
             looked: Look = await self._ask(self._store.look())
         except BaseException:
@@ -188,6 +188,8 @@ class Membership(OwnRuns):
             raise
         self.expect(looked.attend_at)
         self.has_left_overs = looked.has_unowned
+        if self._ends != ends:
+            self._wake_for_attempts()
         return looked
 
     async def _look(self) -> Look:

@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 DEFAULT_GRACE = 60.0
 """Seconds beyond `expect_every`, of a task that may be late by any amount."""
-LOOK_AGAIN = 10.0
+LOOK_AGAIN = 60.0
 """Seconds between looks at a task that is overdue: does it still?"""
 GOOD = frozenset({RunState.SUCCEEDED})
 MOST = 10_000

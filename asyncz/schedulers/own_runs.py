@@ -72,6 +72,7 @@ class OwnRuns(Ledger):
         self._claiming: tuple[RunRef, ...] = ()
         self.attend_at: datetime | None = None
         """When the store may have something for `attend`, as far as this scheduler knows."""
+        self._ends = 0
         self.node = Node("", "", "", 0)
 
     def now(self) -> datetime:
@@ -217,11 +218,13 @@ class OwnRuns(Ledger):
     def _note_end(self, own: Own, end: RunEnd) -> None:
         self._outcomes.note_end(own.node_id, end)
         self._pruner.note(own.task)
-        if self.attend_at is not None:
-            # What is to be tried again may have waited for this one to end.
-            now = self.now()
-            if self.attend_at <= now:
-                self._wake_for(now)
+        self._ends += 1
+        self._wake_for_attempts()
+
+    def _wake_for_attempts(self) -> None:
+        """What is to be tried again may have waited for a run to end."""
+        if self.attend_at is not None and self.attend_at <= (now := self.now()):
+            self._wake_for(now)
 
     def expect(self, moment: datetime | None) -> None:
         """The store will have something for `attend` then."""
