@@ -15,7 +15,7 @@ from time import monotonic, time
 from typing import NamedTuple
 from uuid import uuid4
 
-from asyncz import NativeAsyncIOScheduler
+from asyncz import History, NativeAsyncIOScheduler
 from asyncz.clock import SystemClock
 from asyncz.exceptions import AsynczException
 from asyncz.schedulers import nodes
@@ -96,6 +96,7 @@ def make_scheduler(plan: WorkerPlan) -> NativeAsyncIOScheduler:
         store_timeout=plan.store_timeout,
         startup_timeout=30.0,
         shutdown_timeout=plan.shutdown_timeout,
+        history=History(count=1_000_000),  # each run is accounted for in the end
     )
 
 
