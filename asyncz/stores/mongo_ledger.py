@@ -17,7 +17,7 @@ from asyncz.stores.mongo_runs import Identity, identity_of, row_id, row_of_note
 __all__ = ["MongoLedger"]
 
 DUPLICATE_KEY = 11000
-LOST = RunState.LOST.value
+LOST, RETRYING = RunState.LOST.value, RunState.RETRYING.value
 NOTED = {"ledger": 1, "order": 1}
 MANY = 500
 
@@ -40,7 +40,10 @@ class MongoLedger:
         return {identity_of(row): row for row in found}
 
     async def write(
-        self, rows: Sequence[Document], guessed: Collection[Identity] = ()
+        self,
+        rows: Sequence[Document],
+        guessed: Collection[Identity] = (),
+        yielding: Sequence[str] = (LOST,),
     ) -> dict[Identity, Document]:
         """Write rows, but not over what was written with a later token, or with the same.
 
@@ -49,6 +52,7 @@ class MongoLedger:
         Args:
             rows: Which.
             guessed: Those of which nothing was said: `lost` does not give way to them.
+            yielding: States that give way to all others with the same token, the weakest first.
 
         Returns:
             The rows that were there and have stayed.
@@ -61,11 +65,12 @@ class MongoLedger:
                 error["code"] != DUPLICATE_KEY for error in errors
             ):
                 raise
-            return await self._write_over([rows[error["index"]] for error in errors], guessed)
+            refused = [rows[error["index"]] for error in errors]
+            return await self._write_over(refused, guessed, yielding)
         return {}
 
     async def _write_over(
-        self, rows: Sequence[Document], guessed: Collection[Identity]
+        self, rows: Sequence[Document], guessed: Collection[Identity], yielding: Sequence[str]
     ) -> dict[Identity, Document]:
         there = await self.find(map(identity_of, rows))
         kept = {}
@@ -74,12 +79,13 @@ class MongoLedger:
             identity, token = identity_of(row), row["token"]
             found = there.get(identity)
             is_guess = identity in guessed and found is not None and found["token"] == token
-            if found is not None and (is_guess or _has_precedence(found, row)):
+            weaker = _weaker(row["state"], yielding)
+            if found is not None and (is_guess or _has_precedence(found, row, weaker)):
                 kept[identity] = found
                 continue
             older = {"token": {"$lt": token}}
-            lost = {"token": token, "state": LOST}
-            better[identity] = ReplaceOne({"_id": row["_id"], "$or": [older, lost]}, row)
+            same = {"token": token, "state": {"$in": weaker}}
+            better[identity] = ReplaceOne({"_id": row["_id"], "$or": [older, same]}, row)
         if better:
             changes = list(better.values())
             done = await repeated(lambda: self._runs.bulk_write(changes, ordered=False))
@@ -108,7 +114,8 @@ class MongoLedger:
                     claims.add(note["claim"])
         if not rows:
             return
-        await self.write(rows)
+        # What waited for an attempt may have been ended by another than its owner since.
+        await self.write(rows, yielding=(LOST, RETRYING))
         those = {"_id": {"$in": [document["_id"] for document in found]}}
         # A run has one claim, and may leave another note before these are taken out.
         of_fires = {"claim": {"$in": sorted(claims)}, "note": {"$exists": False}}
@@ -126,7 +133,12 @@ class MongoLedger:
             await self.settle_notes(keys)
 
 
-def _has_precedence(found: Document, row: Document) -> bool:
+def _weaker(state: str, yielding: Sequence[str]) -> Sequence[str]:
+    """The states that give way to this one, of the same token."""
+    return yielding[: yielding.index(state)] if state in yielding else yielding
+
+
+def _has_precedence(found: Document, row: Document, weaker: Sequence[str]) -> bool:
     if found["token"] == row["token"]:
-        return bool(found["state"] != LOST or row["state"] == LOST)
+        return found["state"] not in weaker
     return bool(found["token"] > row["token"])

@@ -66,11 +66,12 @@ class WaitingRuns:
         self._seal = seal
 
     def cancelled(self, held: Held, why: str) -> list[Document]:
-        """What is recorded of one that is ended by who does not own it: with the next token."""
+        """What is recorded of one that is ended by who does not own it."""
         state = RunState.CANCELLED
         said = [RunOutcome(from_microseconds(at), state, reason=why) for at in held.times]
-        later = held._replace(token=held.token + 1)
-        return noted(later, rows_of(later, said, self._clock.estimate(), self._seal))
+        rows = rows_of(held, said, self._clock.estimate(), self._seal)
+        # Its owner may have left notes with its token already, of what was tried again.
+        return noted(held._replace(token=held.token + 1), rows)
 
     async def documents(self, keys: Iterable[str]) -> dict[str, Document]:
         found = await self._tasks.find({"_id": {"$in": list(set(keys))}}, SEEN).to_list(None)

@@ -182,7 +182,7 @@ class TryingAgain(ClusterBase):
             taken, _, ended = await other.store.attend(other.id)
             assert (taken, [gone.task_id for gone in ended]) == ((), ["a"])
             run = await self._run_of(other)
-            assert (run.state, run.finished_at) == (CANCELLED, LATER)
+            assert (run.state, run.finished_at, run.token) == (CANCELLED, LATER, 1)
             assert (await other.store.look()).attend_at is None
 
     async def test_the_attempts_of_at_most_once_begin_as_claimed(self) -> None:
@@ -326,7 +326,7 @@ class TryingAgain(ClusterBase):
             await one.store.finish_runs(one.id, [RunEnd(ref("a"), (waits(),))])
             assert await other.store.cancel_run("a", NOON, "ann") is CANCELLED
             run = await self._run_of(one)
-            assert (run.state, run.finished_at) == (CANCELLED, NOON)
+            assert (run.state, run.finished_at, run.token) == (CANCELLED, NOON, 1)
             assert "ann" in (run.reason or "")
             assert (await other.store.look()).attend_at is None
             clock.jump(60)
