@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from asyncz import NativeAsyncIOScheduler, current_run
@@ -99,7 +100,4 @@ async def test_one_sees_to_what_is_due_and_when_it_goes_another_does(tmp_path: P
         found = await other.aget_runs("tick", limit=1_000)
     assert set(RUNS.values()) == {1}
     times = sorted(run.scheduled_time for run in found)
-    assert all(
-        later - sooner == timedelta(milliseconds=50)
-        for sooner, later in zip(times, times[1:], strict=False)
-    )
+    assert all(later - sooner == timedelta(milliseconds=50) for sooner, later in pairwise(times))
