@@ -100,9 +100,12 @@ class HandOver:
         if self._unanswered:
             await self._hand_over(self._unanswered, passed_over)
         due, is_all = await self._next_page(until, page, passed_over)
-        steps, planned = self._plan_page(due, now, passed_over)
-        await self._hand_over(steps, passed_over)
-        return is_all and planned == len(due)
+        while due and self._engine.is_claiming:
+            steps, planned = self._plan_page(due, now, passed_over)
+            await self._hand_over(steps, passed_over)
+            if due := due[planned:]:
+                await asyncio.sleep(0)
+        return is_all
 
     async def _next_page(
         self, now: datetime, page: int, passed_over: set[str]
@@ -139,7 +142,7 @@ class HandOver:
     def _plan_page(
         self, due: list[Task], now: datetime, passed_over: set[str]
     ) -> tuple[list[Step], int]:
-        """The steps for the tasks of a page, and how many of them were looked at."""
+        """The steps for tasks of a page, and how many there was time to look at."""
         engine = self._engine
         executors, timezone = engine.executors, engine.timezone
         max_catchup, time = engine.settings.max_catchup, engine.loop.time

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import URL, event, text
+from sqlalchemy import URL, Connection, create_engine, delete, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from asyncz.serializers.json import to_microseconds
 from asyncz.stores.sqlalchemy import SQLAlchemyStore, make_tables
 from asyncz.stores.sqlalchemy_dialects import async_url
 from asyncz.testing.store_suite_tools import NOON, SuiteHost
-from tests.services.databases import execute_on
+from tests.services.databases import execute_on, new_database
 
 __all__ = [
+    "TABLES",
+    "SharedDatabase",
     "engine_for",
     "fill_with_settled",
     "opened",
@@ -24,6 +27,46 @@ __all__ = [
     "take_back_to_version_1",
     "take_back_to_version_2",
 ]
+
+
+TABLES = make_tables()
+PLAIN = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+"""Synchronous drivers."""
+
+
+class SharedDatabase:
+    """A database for many cases, whose tables are made once.
+
+    Args:
+        url: Where it is, with the driver of the store.
+        connection: For what is done behind the store's back, in one word: each commits at once.
+    """
+
+    def __init__(self, url: URL, connection: Connection) -> None:
+        self.url = url
+        self.connection = connection
+
+    def empty(self) -> None:
+        """Remove what the case before has left."""
+        for table in TABLES[:-1]:  # all but the one that has the version
+            self.connection.execute(delete(table))
+
+    @classmethod
+    @contextmanager
+    def make(cls, backend: str) -> Iterator[SharedDatabase]:
+        """One on this kind of server, which is dropped in the end."""
+
+        async def make_its_tables() -> None:
+            async with opened(url):
+                pass
+
+        with new_database(backend) as url:
+            asyncio.run(make_its_tables())
+            plain = url.set(drivername=PLAIN[url.get_backend_name()])
+            engine = create_engine(plain, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                yield cls(url, connection)
+            engine.dispose()
 
 
 @asynccontextmanager

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from sqlalchemy import URL, Executable, delete, select, update
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import select, update
 
 from asyncz.stores.base import BaseStore
 from asyncz.stores.sqlalchemy import SQLAlchemyStore
-from asyncz.stores.sqlalchemy_dialects import async_url
 from asyncz.testing.store_suite import PersistentStoreConformance
-from tests.services.databases import new_database
+
+from .sqlalchemy_tools import TABLES, SharedDatabase
+
+TASKS = TABLES.tasks
 
 
 @pytest.fixture(scope="class")
 def database(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A database for all cases of a class; each empties the table."""
+    """A database for all cases of a class; each empties the tables."""
     assert request.cls is not None
-    with new_database(request.cls.backend) as url:
-        request.cls.url = url
+    with SharedDatabase.make(request.cls.backend) as request.cls.shared:
         yield
 
 
@@ -30,38 +29,24 @@ class OnSQL(PersistentStoreConformance):
     """The same for all of them but for the database."""
 
     backend: str
-    url: URL
+    shared: SharedDatabase
 
     async def make_store(self) -> BaseStore:
-        store = SQLAlchemyStore(self.url)
-        async with self.running(store):
-            await self.execute(delete(store.table))
-        return store
+        self.shared.empty()
+        return SQLAlchemyStore(self.shared.url)
 
     async def reopen(self, store: BaseStore) -> SQLAlchemyStore:
-        return SQLAlchemyStore(self.url)
+        return SQLAlchemyStore(self.shared.url)
 
     async def read_record(self, store: BaseStore, task_id: str) -> bytes:
         assert isinstance(store, SQLAlchemyStore)
-        table = store.table
-        found = await self.execute(
-            select(table.c.record).where(table.c.id == store.key_of(task_id))
-        )
-        return bytes(found.scalar_one())
+        record = select(TASKS.c.record).where(TASKS.c.id == store.key_of(task_id))
+        return bytes(self.shared.connection.execute(record).scalar_one())
 
     async def write_record(self, store: BaseStore, task_id: str, data: bytes) -> None:
         assert isinstance(store, SQLAlchemyStore)
-        table = store.table
-        row = table.c.id == store.key_of(task_id)
-        await self.execute(update(table).where(row).values(record=data))
-
-    async def execute(self, statement: Executable) -> Any:
-        """Do something behind the store's back."""
-        engine = create_async_engine(async_url(self.url))
-        async with engine.begin() as connection:
-            result = await connection.execute(statement)
-        await engine.dispose()
-        return result
+        row = TASKS.c.id == store.key_of(task_id)
+        self.shared.connection.execute(update(TASKS).where(row).values(record=data))
 
 
 class TestSQLite(OnSQL):
