@@ -130,8 +130,9 @@ async def test_a_million_tasks_are_refused_and_the_process_does_not_grow(
     kind: str, clock: VirtualClock
 ) -> None:
     with new_database("sqlite") as url:
-        options = {"max_tasks": CAP}
-        store = MemoryStore(**options) if kind == "memory" else SQLAlchemyStore(url, **options)
+        store: BaseStore = MemoryStore(max_tasks=CAP)
+        if kind == "sqlite":
+            store = SQLAlchemyStore(url, max_tasks=CAP)
         async with NativeAsyncIOScheduler(
             clock=clock, timezone="UTC", stores={"default": store}
         ) as scheduler:

@@ -32,8 +32,8 @@ def store_of(kind: str, request: pytest.FixtureRequest) -> Iterator[BaseStore]:
         with new_database(kind) as url:
             yield SQLAlchemyStore(url)
         return
-    url = request.getfixturevalue("mongodb_url") if kind == "mongodb" else ""
-    with new_place(kind, request.getfixturevalue("directory"), url) as place:
+    server = request.getfixturevalue("mongodb_url") if kind == "mongodb" else ""
+    with new_place(kind, request.getfixturevalue("directory"), server) as place:
         yield place.store()
 
 
