@@ -28,7 +28,10 @@ from . import mongo_databases
 from .conftest import SetHost, file_of
 from .dict_store import DictStore
 
-__all__ = ["KINDS", "SERVER_KINDS", "Place", "motor_is_warm", "new_place", "place_of"]
+__all__ = [
+    "KINDS", "SERVER_KINDS", "InMongoDB", "InRedis", "InSQLite", "Place", "motor_is_warm",
+    "new_place", "place_of",
+]  # fmt: skip
 
 SERVER_KINDS = ["sqlite", "redis", "mongodb"]
 KINDS = ["file", "records", *SERVER_KINDS]
