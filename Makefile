@@ -49,7 +49,7 @@ test: $(VENV)/.test.installed
 	@$(BIN)/python -m coverage report --fail-under=95
 
 nightly: $(VENV)/.test.installed
-	ASYNCZ_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/triggers tests/stores/test_security_conformance.py tests/stores/test_sequences.py
+	ASYNCZ_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/triggers tests/stores/test_security_*.py tests/stores/test_sequences.py tests/stores/test_sqlalchemy_rights.py tests/stores/test_sqlalchemy_serialised.py tests/stores/test_redis_cluster_conformance.py
 
 chaos: $(VENV)/.test.installed
 	$(BIN)/python -m tests.chaos --store $(STORE) --fault $(FAULT) --seconds $(SECONDS) --kills $(KILLS) --seed $(SEED)

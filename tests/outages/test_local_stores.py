@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from asyncz.events.constants import STORE_RECOVERED
 from asyncz.file_lock import FileLock
@@ -52,3 +56,12 @@ async def test_a_directory_that_somebody_has_locked_is_waited_for(tmp_path: Path
 
         await watch.finish()
         await until(lambda: STORE_RECOVERED in watch.events, "the scheduler says so")
+
+
+@pytest.mark.parametrize("kind", ["file", "sqlite"])
+async def test_what_the_system_has_no_room_for_is_refused_and_harms_nothing(
+    kind: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tests.outages.filling_process", kind, str(tmp_path)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,16 @@ import pytest
 from asyncz import FileStore, MemoryStore, NativeAsyncIOScheduler
 from asyncz.exceptions import SerializationError, StoreFullError
 from asyncz.stores.base import BaseStore
+from asyncz.stores.sqlalchemy import SQLAlchemyStore
 from asyncz.testing import VirtualClock
+from asyncz.testing.store_suite_tools import make_task
+from tests.services.databases import new_database
+from tests.services.mongodb import mongodb_url
 
 from .dict_store import DictStore
+from .places import SERVER_KINDS, Place, motor_is_warm, place_of
+
+__all__ = ["mongodb_url", "motor_is_warm"]
 
 CAP = 50
 
@@ -85,3 +94,61 @@ async def test_one_that_ends_makes_room_for_another(directory: Path, clock: Virt
             for _ in range(CAP):
                 await scheduler.aadd_task(job, "interval", hours=1, store=alias)
             assert len(await scheduler.aget_tasks(alias)) == CAP
+
+
+@pytest.fixture(params=SERVER_KINDS)
+def place(request: pytest.FixtureRequest, directory: Path) -> Iterator[Place]:
+    with place_of(request, directory) as made:
+        yield made
+
+
+async def test_a_flood_of_a_store_with_a_server_is_refused(
+    place: Place, clock: VirtualClock
+) -> None:
+    store = place.store(max_tasks=500)
+    async with NativeAsyncIOScheduler(
+        clock=clock, timezone="UTC", stores={"default": store}
+    ) as scheduler:
+        await store.add_tasks([make_task(f"t{number}") for number in range(500)])
+        with pytest.raises(StoreFullError, match="max_tasks=500"):
+            await store.add_tasks([make_task(f"more{number}") for number in range(1_500)])
+        for number in range(200):
+            with pytest.raises(StoreFullError, match="max_tasks=500"):
+                await scheduler.aadd_task(job, "interval", hours=1, id=f"one{number}")
+        assert len(await scheduler.aget_tasks()) == 500
+        await store.delete_task("t0")
+        await scheduler.aadd_task(job, "interval", hours=1, id="fits")
+        with pytest.raises(StoreFullError):
+            await scheduler.aadd_task(job, "interval", hours=1, id="does not")
+
+
+@pytest.mark.skipif(
+    os.environ.get("ASYNCZ_NIGHTLY") != "1", reason="a million; set ASYNCZ_NIGHTLY=1"
+)
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_million_tasks_are_refused_and_the_process_does_not_grow(
+    kind: str, clock: VirtualClock
+) -> None:
+    with new_database("sqlite") as url:
+        store: BaseStore = MemoryStore(max_tasks=CAP)
+        if kind == "sqlite":
+            store = SQLAlchemyStore(url, max_tasks=CAP)
+        async with NativeAsyncIOScheduler(
+            clock=clock, timezone="UTC", stores={"default": store}
+        ) as scheduler:
+            for _ in range(CAP):
+                await scheduler.aadd_task(job, "interval", hours=1)
+            before = resident()
+            for number in range(1_000_000):
+                with pytest.raises(StoreFullError):
+                    await scheduler.aadd_task(job, "interval", hours=1)
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+            grown = resident() - before
+            assert len(await scheduler.aget_tasks()) == CAP
+    assert grown < 50 * 2**20, f"it grew by {grown:,} bytes"
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

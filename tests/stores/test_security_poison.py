@@ -19,6 +19,11 @@ from asyncz.testing.store_suite_tools import NOON, after, ids_of, make_task
 
 from .conftest import SetHost, file_of, make_old
 from .dict_store import DictStore
+from .mongo_databases import mongodb_url
+from .places import KINDS as KINDS_OF_PLACES
+from .places import Place, motor_is_warm, place_of
+
+__all__ = ["mongodb_url", "motor_is_warm"]
 
 ALLOWED = "asyncz.testing.store_suite_tools:*"
 KEY = "a key for the tests, long enough for that"
@@ -151,6 +156,34 @@ async def test_no_pickle_is_executed(store: DictStore) -> None:
             put(store, data)
             assert await store.lookup_task("a") is None
             assert await store.get_all_tasks() != []
+    assert not Exploit.ran
+
+
+@pytest.fixture(params=KINDS_OF_PLACES)
+def place(request: pytest.FixtureRequest, directory: Path) -> Iterator[Place]:
+    with place_of(request, directory) as made:
+        yield made
+
+
+async def test_fifty_pickles_in_any_store_are_kept_and_not_executed(place: Place) -> None:
+    store = await place.started(serializer=KINDS["plain"])
+    ids = [f"t{number:02}" for number in range(50)]
+    await store.add_tasks([make_task(task_id) for task_id in [*ids, "good"]])
+    await store.shutdown()
+    pickles = {task_id: malicious(number) for number, task_id in enumerate(ids)}
+    for task_id, data in pickles.items():
+        place.write(task_id, data)
+
+    store = await place.started(serializer=KINDS["plain"])
+    assert ids_of(await store.get_due_tasks(after(9))) == ["good"]
+    assert ids_of(await store.get_all_tasks()) == ["good"]
+    quarantined = await store.get_quarantined_tasks()
+    await store.remove_all_tasks()
+    await store.shutdown()
+
+    # What a file with nothing readable in it is of, its name does not say.
+    assert len({kept.task_id for kept in quarantined}) == len(ids)
+    assert {task_id: place.read(task_id) for task_id in ids} == pickles
     assert not Exploit.ran
 
 
