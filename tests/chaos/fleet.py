@@ -93,8 +93,9 @@ class Fleet:
 
     @property
     def victims(self) -> list[int]:
-        """The workers that go on, and are not spared."""
-        return [pid for pid in self.alive if pid not in self._stopped and pid not in self.spared]
+        """The workers that go on, are not told to end, and are not spared."""
+        others = {*self._stopped, *self.spared, *self.fates.told}
+        return [pid for pid in self.alive if pid not in others]
 
     def any(self) -> int:
         """One of the victims."""

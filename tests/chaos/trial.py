@@ -201,6 +201,7 @@ async def hold(place: Place, trial: Trial, directory: Path) -> Outcome:
         await _go_wrong(stage)
         ledger = await _settle(stage)
         place.put_right()
+    (directory / "ledger").write_text("\n".join(map(repr, ledger)))
     entries = read_journal(journal)
     add_own_fates(fleet.fates, entries)
     if trial.on_empty:
