@@ -116,7 +116,7 @@ def stale_owners_fall_silent(outcome: Outcome) -> Iterator[str]:
     for run in failed:
         yield f"a stale owner's word counted: {run!r}"
     for pid, spans in evidence.fates.stopped.items():
-        if not any(
+        if outcome.stage.ends - spans[-1][1] > HURRIES and not any(
             e.pid == pid and e.word == "S" and e.at > spans[-1][1] for e in evidence.journal
         ):
             yield f"the worker {pid} did not work on after it was stopped"

@@ -102,7 +102,7 @@ def stopped(seconds: float, kills: int) -> Trial:
     times = max(1, int(seconds / 8))
     tasks = partial(plan_tasks, longest=1.0)
     faults = [stop_workers(times, 3), stop_workers(times, 3)]
-    return Trial(seconds, tasks, faults, promises=[stale_owners_fall_silent])
+    return Trial(max(seconds, 9), tasks, faults, promises=[stale_owners_fall_silent])
 
 
 def rolling(seconds: float, kills: int) -> Trial:

@@ -196,6 +196,7 @@ async def hold(place: Place, trial: Trial, directory: Path) -> Outcome:
         if not trial.on_empty:
             async with watcher(direct) as scheduler:
                 await scheduler.aadd_tasks([*map(make_task, tasks), *aside])
+            assert time.time() * 1_000_000 < first, "too slow: what is added late was never due"
         stage = Stage(trial, place, fleet, Random(trial.seed), ends, tasks, direct, proxy)
         fleet.spared.update(fleet.start(trial.workers)[: trial.spared])
         await _go_wrong(stage)
