@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from asyncz.enums import NodeState, SchedulerState
 from asyncz.schedulers.bridge import Bridge, blocking, on_engine
 from asyncz.schedulers.engine import Engine
@@ -45,7 +47,7 @@ class SchedulerInspection:
         """
         own = await self._own_instance_info()
         found = {own.node_key: own}
-        for alias, record in await self._operations.nodes():
+        for alias, record in _latest(await self._operations.nodes()):
             if record.state is NodeState.LEFT or record.node.identity == own.identity:
                 continue
             other = self._instance_of(alias, record)
@@ -123,3 +125,12 @@ class SchedulerInspection:
             store_aliases=(alias,),
             running_task_count=record.running,
         )
+
+
+def _latest(nodes: Iterable[tuple[str, NodeRecord]]) -> Iterable[tuple[str, NodeRecord]]:
+    """Of each scheduler in each store the last node: it joins again after it was taken for dead."""
+    found = {}
+    for alias, record in nodes:
+        node = record.node
+        found[alias, node.identity, node.host, node.process_id] = (alias, record)
+    return found.values()

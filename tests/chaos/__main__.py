@@ -39,6 +39,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="for how long tasks are due")
     parser.add_argument("--kills", type=int, default=200, help="of workers, in that time")
     parser.add_argument("--seed", type=int, default=1, help="of victims and moments")
+    parser.add_argument(
+        "--apart", action="store_true",
+        help="each worker is as on a machine of its own: only its lease tells that it is gone",
+    )  # fmt: skip
     try:
         sys.exit(asyncio.run(_hold_all(parser.parse_args())))
     except asyncio.CancelledError:
@@ -62,7 +66,8 @@ async def _hold_all(chosen: Namespace) -> int:
         finally:
             place.close()
     if len(rows) > 1:
-        print(f"\n{_machine()}, seed {chosen.seed}")
+        apart = ", each worker as on a machine of its own" if chosen.apart else ""
+        print(f"\n{_machine()}, seed {chosen.seed}{apart}")
         print(f"\n| {HEAD} |\n|{'---|' * COLUMNS}")
         print("\n".join(rows))
     return min(broken, 1)
@@ -88,7 +93,7 @@ def _faults(chosen: str, store: str) -> Iterator[str]:
 
 async def _hold_one(place: Place, fault: str, chosen: Namespace) -> Outcome:
     directory = Path(mkdtemp(prefix="chaos-"))
-    trial = make_trial(fault, chosen.seconds, chosen.kills, chosen.seed)
+    trial = make_trial(fault, chosen.seconds, chosen.kills, chosen.seed, chosen.apart or None)
     outcome = await hold(place, trial, directory)
     print(f"{place.kind}, {fault}, in {outcome.took:.0f} s: {outcome.verdict}", flush=True)
     if outcome.figures:

@@ -44,6 +44,7 @@ class Verdict:
         lateness: Seconds between due and first start, sorted; without those held up by a fault.
         recovery: Seconds from a kill to the next start of what it cut off, sorted.
         killed_runs: Runs that a kill cut off.
+        broken: What of the fault's own promises was not kept, in words.
         details: Some of what is wrong, in words.
     """
 
@@ -61,13 +62,14 @@ class Verdict:
     excused: Counter[str] = field(default_factory=Counter)
     lateness: list[float] = field(default_factory=list)
     recovery: list[float] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
 
     @property
     def is_good(self) -> bool:
         """Whether all promises were kept."""
         wrong = (self.lost, self.doubled_alive, self.doubled_once, self.overlaps)
-        return not (any(wrong) or self.left_open or self.untrue)
+        return not (any(wrong) or self.left_open or self.untrue or self.broken)
 
     def complain(self, what: str) -> None:
         """Note down something that is wrong."""
@@ -86,7 +88,7 @@ class Verdict:
             f"again after p50 {quantile(self.recovery, 0.5):.1f} "
             f"max {quantile(self.recovery, 1):.1f} s"
         )
-        return "\n  ".join([line, *self.details[:20]])
+        return "\n  ".join([line, *self.broken, *self.details[:20]])
 
 
 def quantile(values: list[float], share: float) -> float:

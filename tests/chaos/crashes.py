@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import deque
 from collections.abc import Collection
@@ -45,7 +46,7 @@ def die_at_points(at_once: int, points: Collection[str] = ()) -> Fault:
             fleet.notice_ended()
             for pid in [pid for pid in mortal if pid not in fleet.alive]:
                 point, _ = mortal.pop(pid)
-                if fleet.fates.codes.get(pid) == 0:
+                if fleet.fates.codes.get(pid) != -signal.SIGKILL:
                     points.remove(point)  # it had nothing to ask for; perhaps the next has
                     points.appendleft(point)
             while len(mortal) < at_once:

@@ -40,8 +40,13 @@ def kill_workers(number: int) -> Fault:
     return kill
 
 
-def restart_workers(number: int) -> Fault:
-    """SIGTERM, so many times; another worker starts at once, as in a rolling deployment."""
+def restart_workers(number: int, again: float | None = None) -> Fault:
+    """SIGTERM, so many times; another worker starts at once, as in a rolling deployment.
+
+    Args:
+        number: How often.
+        again: Seconds after which each that has not ended is told a second time.
+    """
 
     async def restart(stage: Stage) -> None:
         endings: set[asyncio.Task[None]] = set()
@@ -50,7 +55,7 @@ def restart_workers(number: int) -> Fault:
             await stage.sleep_until(min(moment, stage.ends - LAST_START))
             pid = stage.fleet.any()
             stage.fleet.start()
-            endings.add(asyncio.create_task(stage.fleet.end([pid], within=8.0)))
+            endings.add(asyncio.create_task(stage.fleet.end([pid], within=8.0, again=again)))
         await asyncio.gather(*endings)
 
     return restart

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -31,12 +33,14 @@ class Fates:
         ended: When it had ended by itself at the latest.
         stopped: From when to when it was stopped.
         codes: The exit code of those that ended by themselves.
+        told: When they were sent SIGTERM, each time.
     """
 
     killed: dict[int, float] = field(default_factory=dict)
     ended: dict[int, float] = field(default_factory=dict)
     stopped: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
     codes: dict[int, int] = field(default_factory=dict)
+    told: dict[int, list[float]] = field(default_factory=dict)
 
 
 class Fleet:
@@ -45,13 +49,15 @@ class Fleet:
     Args:
         log: What they say goes there.
         seed: Of the choice of victims.
+        skews: By how many seconds the clocks of the workers are wrong, one after the other.
     """
 
     plan: WorkerPlan
     """What each does that is started from now on."""
 
-    def __init__(self, log: Path, seed: int) -> None:
+    def __init__(self, log: Path, seed: int, skews: Sequence[float] = (0.0,)) -> None:
         self._log = log
+        self._skews = cycle(skews)
         self._random = Random(seed)
         self.fates = Fates()
         self.alive: list[int] = []
@@ -80,14 +86,16 @@ class Fleet:
     def start(self, number: int = 1, plan: WorkerPlan | None = None) -> list[int]:
         """Start workers, that do what others do, or what another plan says."""
         plan = plan or self.plan
-        started = [self._order(do="start", plan=plan)["pid"] for _ in range(number)]
+        plans = [plan._replace(skew=next(self._skews)) for _ in range(number)]
+        started = [self._order(do="start", plan=each)["pid"] for each in plans]
         self.alive += started
         return started
 
     @property
     def victims(self) -> list[int]:
-        """The workers that go on, and are not spared."""
-        return [pid for pid in self.alive if pid not in self._stopped and pid not in self.spared]
+        """The workers that go on, are not told to end, and are not spared."""
+        others = {*self._stopped, *self.spared, *self.fates.told}
+        return [pid for pid in self.alive if pid not in others]
 
     def any(self) -> int:
         """One of the victims."""
@@ -114,14 +122,25 @@ class Fleet:
 
     def tell_to_end(self, pid: int) -> None:
         """SIGTERM."""
-        self._send(pid, signal.SIGTERM)
+        self.fates.told.setdefault(pid, []).append(self._send(pid, signal.SIGTERM)["at"])
 
-    async def end(self, pids: list[int], within: float) -> None:
-        """SIGTERM, and wait until they have ended."""
+    async def end(self, pids: list[int], within: float, again: float | None = None) -> None:
+        """SIGTERM, and wait until they have ended.
+
+        Args:
+            pids: Who.
+            within: Seconds.
+            again: Seconds after which those that have not ended are told a second time.
+        """
         for pid in pids:
             self.tell_to_end(pid)
         deadline = time.monotonic() + within
+        hurry = float("inf") if again is None else time.monotonic() + again
         while left := [pid for pid in pids if pid in self.alive]:
+            if time.monotonic() > hurry:
+                hurry = float("inf")
+                for pid in left:
+                    self.tell_to_end(pid)
             if time.monotonic() > deadline:
                 raise AssertionError(f"the workers {left} did not end within {within} s")
             await asyncio.sleep(0.01)

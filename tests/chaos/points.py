@@ -13,6 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from asyncz.schedulers import caretaker, pruning
+from asyncz.schedulers.handover import HandOver
 from asyncz.stores.base import BaseStore
 from asyncz.stores.cluster import Fired, Pulse
 from asyncz.stores.sqlalchemy_firing import Shot, Volley
@@ -43,6 +45,13 @@ CALLS = {
     "leave_node": 1,
     "announce": 1,
     "shutdown": 1,
+    "attend": 1,
+    "note_runs": 1,
+    "cancel_run": 1,
+    "prune_runs": 1,
+    "forget_runs": 1,
+    "get_due_tasks_behind": 1,
+    "get_due_tasks_apart": 1,
 }
 """What a worker asks its store for, and at which call of it it dies."""
 PULSE = frozenset({"open", "beat"})
@@ -55,20 +64,27 @@ MOMENTS = ("before", "during", "after")
 POINTS = tuple(f"{name}:{moment}" for name in CALLS for moment in MOMENTS)
 ANNOUNCING = frozenset({"postgresql", "redis", "mongodb"})
 """The kinds of stores that announce anything."""
+HANDING_OUT = frozenset({"redis"})
+"""The kinds that divide a backlog among those that ask for it; in others they seek a place."""
+SOON = 0.3
+"""Seconds after which a worker forgets old runs that dies by that."""
 USUAL = 0.003
 """Seconds that a call takes, of which nothing else is known."""
 
 
 def points_of(kind: str) -> list[str]:
     """The points that a worker on a store of this kind comes to."""
-    has_no_word = kind not in ANNOUNCING
-    return [point for point in POINTS if not (has_no_word and point.startswith("announce"))]
+    never = {"get_due_tasks_behind" if kind in HANDING_OUT else "get_due_tasks_apart"}
+    if kind not in ANNOUNCING:
+        never.add("announce")
+    return [point for point in POINTS if point.partition(":")[0] not in never]
 
 
 def die_at(point: str, store: type[BaseStore], journal: Journal) -> None:
     """Have this process kill itself at a point."""
     name, _, moment = point.partition(":")
     death = _Death(point, moment, CALLS[name], journal)
+    _hasten(name)
     if name not in PULSE:
         setattr(store, name, death.upon(getattr(store, name)))
         return
@@ -81,6 +97,17 @@ def die_at(point: str, store: type[BaseStore], journal: Journal) -> None:
         return made
 
     store.pulse = pulse  # type: ignore[attr-defined]
+
+
+def _hasten(name: str) -> None:
+    """Have this process ask soon for what is asked for once in a while only."""
+    if name == "prune_runs":
+        pruning.FEW = 1
+    elif name == "forget_runs":
+        caretaker.FORGET_EVERY = SOON
+    elif name == "get_due_tasks_behind":
+        always = property(lambda self: True, lambda self, value: None)
+        HandOver._has_rivals = always  # type: ignore[assignment]  # others are as fast as this
 
 
 class _Death:

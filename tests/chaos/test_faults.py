@@ -1,16 +1,17 @@
-"""What is promised of runs is kept, on each store, whatever goes wrong with workers and servers."""
+"""What is promised of runs is kept, on each store, whatever goes wrong with workers and servers.
+
+What each fault promises beside the accounts is in `promises.py`: a trial that does not keep it
+fails here as on the command line.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from asyncz.enums import RunState
 from tests.chaos.conftest import Hold
-from tests.chaos.journal import as_fire
 from tests.chaos.places import PLACES, SERVED
 from tests.chaos.points import points_of
 from tests.chaos.scenarios import make_trial, points
-from tests.chaos.trial import Outcome
 from tests.outages.backends import SQL_BACKENDS
 
 SECONDS = 8.0
@@ -33,49 +34,42 @@ def stores(fast: str, of: list[str]) -> pytest.MarkDecorator:
     )
 
 
-@stores("postgresql redis mongodb", PLACES)
+@stores("mongodb", PLACES)
 async def test_workers_are_killed(kind: str, hold_trial: Hold) -> None:
     outcome = await hold_trial(kind, make_trial("killed", SECONDS, 28, SEED))
 
     assert len(outcome.evidence.fates.killed) == 28
-    assert outcome.verdict.rerun > 0
+
+
+@stores("postgresql redis", PLACES)
+async def test_workers_are_killed_and_only_their_leases_tell(kind: str, hold_trial: Hold) -> None:
+    outcome = await hold_trial(kind, make_trial("killed", SECONDS, 28, SEED, apart=True))
+
+    assert len(outcome.evidence.fates.killed) == 28
 
 
 @stores("sqlite", PLACES)
 async def test_runs_are_started_at_most_once_although_workers_are_killed(
     kind: str, hold_trial: Hold
 ) -> None:
-    outcome = await hold_trial(kind, make_trial("killed-once", SECONDS, 28, SEED))
-
-    assert outcome.verdict.rerun == 0
-    # The mark may be made, and the worker killed before the first instruction of the user's.
-    lost = outcome.verdict.excused[RunState.LOST.value]
-    assert lost <= outcome.verdict.killed_runs + len(outcome.evidence.fates.killed)
+    await hold_trial(kind, make_trial("killed-once", SECONDS, 28, SEED, apart=True))
 
 
 @stores("redis", SERVED)
 async def test_the_server_is_killed_too(kind: str, hold_trial: Hold) -> None:
-    await hold_trial(kind, make_trial("server-killed", SECONDS, 10, SEED))
+    await hold_trial(kind, make_trial("server-killed", SECONDS, 10, SEED, apart=True))
 
 
 @stores("mariadb", SERVED)
 async def test_nobody_is_taken_for_dead_because_the_server_was_frozen(
     kind: str, hold_trial: Hold
 ) -> None:
-    outcome = await hold_trial(kind, make_trial("frozen", SECONDS, 0, SEED))
-
-    assert taken_over(outcome) == 0
-    back = outcome.stage.marks["back"]
-    starts = [entry.at for entry in outcome.evidence.journal if entry.word == "S"]
-    assert min(at for at in starts if at > back) - back < 2.0
+    await hold_trial(kind, make_trial("frozen", SECONDS, 0, SEED))
 
 
 @stores("postgresql", SERVED)
 async def test_replies_are_lost_and_workers_killed(kind: str, hold_trial: Hold) -> None:
-    outcome = await hold_trial(kind, make_trial("replies-lost", SECONDS, 8, SEED))
-
-    assert outcome.stage.proxy is not None
-    assert outcome.stage.proxy.lost > 0
+    await hold_trial(kind, make_trial("replies-lost", SECONDS, 8, SEED, apart=True))
 
 
 @stores("", SERVED)
@@ -87,68 +81,55 @@ async def test_all_connections_are_cut(kind: str, hold_trial: Hold) -> None:
 async def test_a_worker_that_was_stopped_says_nothing_more_of_what_others_took_over(
     kind: str, hold_trial: Hold
 ) -> None:
-    outcome = await hold_trial(kind, make_trial("stopped", SECONDS, 0, SEED))
+    await hold_trial(kind, make_trial("stopped", SECONDS, 0, SEED))
 
-    assert taken_over(outcome) > 0
-    # User code that was held up raises an error: only its worker would say that it failed.
-    failed = [run for run in outcome.evidence.ledger if run.state is RunState.FAILED]
-    assert [run for run in failed if run.token > 1] == []
-    resumed = {pid: spans[-1][1] for pid, spans in outcome.evidence.fates.stopped.items()}
-    works_on = {
-        entry.pid
-        for entry in outcome.evidence.journal
-        if entry.word == "S" and entry.at > resumed.get(entry.pid, float("inf"))
-    }
-    assert works_on == set(resumed)
+
+@stores("", PLACES)
+async def test_twelve_workers_that_were_stopped_say_nothing_more(
+    kind: str, hold_trial: Hold
+) -> None:
+    outcome = await hold_trial(kind, make_trial("stopped", 50.0, 0, SEED))
+
+    assert sum(map(len, outcome.evidence.fates.stopped.values())) == 12
 
 
 @stores("file", PLACES)
 async def test_rolling_restarts_are_not_noticed(kind: str, hold_trial: Hold) -> None:
-    outcome = await hold_trial(kind, make_trial("rolling", SECONDS, 20, SEED))
+    await hold_trial(kind, make_trial("rolling", SECONDS, 20, SEED))
 
-    assert set(outcome.evidence.fates.codes.values()) == {0}
-    assert outcome.verdict.rerun == 0
-    assert outcome.verdict.starts == outcome.verdict.expected
-    assert outcome.verdict.lateness[-1] < 1.5
+
+@stores("", PLACES)
+async def test_a_hundred_rolling_restarts_are_not_noticed(kind: str, hold_trial: Hold) -> None:
+    outcome = await hold_trial(kind, make_trial("rolling", 45.0, 100, SEED))
+
+    assert len(outcome.evidence.fates.told) >= 100
+
+
+@stores("redis", PLACES)
+async def test_a_worker_that_is_told_twice_ends_at_once(kind: str, hold_trial: Hold) -> None:
+    outcome = await hold_trial(kind, make_trial("told-twice", 3.0, 6, SEED))
+
+    assert any(len(moments) > 1 for moments in outcome.evidence.fates.told.values())
 
 
 @stores("mongodb", PLACES)
 async def test_two_releases_of_an_app_share_a_store(kind: str, hold_trial: Hold) -> None:
-    outcome = await hold_trial(kind, make_trial("mixed", SECONDS, 4, SEED))
-
-    new = {task.id for task in outcome.evidence.tasks if task.is_new}
-    ran_by = {entry.pid for entry in outcome.evidence.journal if entry.task in new}
-    assert ran_by
-    assert not ran_by & outcome.stage.old_ones
+    await hold_trial(kind, make_trial("mixed", SECONDS, 4, SEED))
 
 
 @stores("mariadb", PLACES)
 async def test_a_blocked_loop_does_not_look_like_a_dead_worker(kind: str, hold_trial: Hold) -> None:
-    outcome = await hold_trial(kind, make_trial("blocked", SECONDS, 0, SEED))
-
-    assert taken_over(outcome) == 0
+    await hold_trial(kind, make_trial("blocked", SECONDS, 0, SEED))
 
 
 @stores("redis", PLACES)
 async def test_a_worker_in_which_no_thread_goes_on_is_taken_for_dead_and_notices_it(
     kind: str, hold_trial: Hold
 ) -> None:
-    outcome = await hold_trial(kind, make_trial("held", SECONDS, 0, SEED))
-
-    entries = outcome.evidence.journal
-    has_held = {(entry.task, entry.fire, entry.pid) for entry in entries if entry.word == "H"}
-    assert taken_over(outcome) > 0
-    # User code that has held the interpreter fails: of those that were taken over, only the new
-    # owner may say so.
-    last = {(entry.task, entry.fire): entry.pid for entry in entries if entry.word == "S"}
-    for run in outcome.evidence.ledger:
-        if run.state is RunState.FAILED and run.token > 1:
-            fire = as_fire(run.scheduled_time)
-            assert (run.task_id, fire, last[run.task_id, fire]) in has_held
-    assert "was not heard of in the store" in outcome.log.read_text()
+    await hold_trial(kind, make_trial("held", SECONDS, 0, SEED))
 
 
-@stores("sqlite postgresql", PLACES)
+@stores("postgresql", PLACES)
 async def test_workers_die_at_each_point_of_all_that_they_ask_for(
     kind: str, hold_trial: Hold
 ) -> None:
@@ -166,26 +147,14 @@ async def test_workers_die_at_each_point_of_all_that_they_ask_for(
 async def test_a_claim_that_hangs_holds_up_its_own_tasks_only_and_not_for_long(
     kind: str, hold_trial: Hold
 ) -> None:
-    outcome = await hold_trial(kind, make_trial("held-claim", SECONDS, 0, SEED))
-
-    figures = outcome.figures
-    assert figures["of these run elsewhere"] == figures["held tasks"]
-    assert figures["after s"] < 11
-    # A machine that is busy makes all late, at all times.
-    assert figures["others late p99 ms"] < max(100, 2 * figures["at other times p99 ms"])
+    await hold_trial(kind, make_trial("held-claim", SECONDS, 0, SEED))
 
 
 @stores("", ["postgresql", "redis"])
 async def test_by_default_runs_of_a_killed_worker_start_again_within_a_lease_and_a_third_of_it(
     kind: str, hold_trial: Hold
 ) -> None:
-    outcome = await hold_trial(kind, make_trial("recovery", SECONDS, 0, SEED))
-
-    recovery = outcome.verdict.recovery
-    assert len(outcome.evidence.fates.killed) == 5
-    assert len(recovery) >= 50
-    assert recovery[-1] <= 41
-    assert recovery[len(recovery) // 2] <= 35
+    await hold_trial(kind, make_trial("recovery", SECONDS, 0, SEED))
 
 
 @stores("", ["postgresql", "redis"])
@@ -195,27 +164,30 @@ async def test_everything_at_once_for_a_while(kind: str, hold_trial: Hold) -> No
 
 @stores("mongodb", SERVED)
 async def test_the_clocks_of_the_workers_jump(kind: str, hold_trial: Hold) -> None:
-    outcome = await hold_trial(kind, make_trial("jumping", SECONDS, 8, SEED))
+    await hold_trial(kind, make_trial("jumping", SECONDS, 8, SEED))
 
-    assert outcome.verdict.excused[RunState.MISSED.value] == 0
+
+@stores("", SERVED)
+async def test_the_clocks_of_the_workers_are_wrong_by_up_to_an_hour(
+    kind: str, hold_trial: Hold
+) -> None:
+    await hold_trial(kind, make_trial("skewed", 30.0, 0, SEED))
 
 
 @stores("sqlite postgresql redis", PLACES)
 async def test_max_instances_counts_the_runs_of_all_workers(kind: str, hold_trial: Hold) -> None:
-    outcome = await hold_trial(kind, make_trial("by-hand", 5.0, 12, SEED))
+    outcome = await hold_trial(kind, make_trial("by-hand", 5.0, 12, SEED, apart=True))
 
     assert outcome.verdict.starts > 100
 
 
+@stores("", ["redis"])
+async def test_max_instances_counts_five_thousand_runs(kind: str, hold_trial: Hold) -> None:
+    outcome = await hold_trial(kind, make_trial("by-hand", 60.0, 60, SEED, apart=True))
+
+    assert outcome.verdict.starts >= 5_000
+
+
 @stores("sqlite postgresql redis", PLACES)
 async def test_eight_workers_start_at_once_on_an_empty_store(kind: str, hold_trial: Hold) -> None:
-    for _ in range(2):
-        outcome = await hold_trial(kind, make_trial("starting", 1.0, 0, SEED))
-
-        assert outcome.verdict.starts == outcome.verdict.expected
-        assert set(outcome.evidence.fates.codes.values()) == {0}
-
-
-def taken_over(outcome: Outcome) -> int:
-    """How many runs of the ledger have changed hands."""
-    return sum(run.token > 1 for run in outcome.evidence.ledger)
+    await hold_trial(kind, make_trial("starting", 1.0, 0, SEED))

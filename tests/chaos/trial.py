@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,8 +13,9 @@ from random import Random
 from typing import Any
 
 from asyncz import NativeAsyncIOScheduler
-from asyncz.enums import RunState
+from asyncz.enums import NodeState, RunState
 from asyncz.runs.base import Run
+from asyncz.tasks.base import Task
 from tests.outages.proxy import Proxy, proxy_before
 
 from .checker import Verdict, check
@@ -24,7 +25,10 @@ from .journal import Entry, read_journal
 from .places import Place
 from .worker import TaskPlan, WorkerPlan, make_scheduler, make_task
 
-__all__ = ["OPEN", "Fault", "Measure", "Outcome", "Stage", "Trial", "hold", "plan_tasks", "watcher"]
+__all__ = [
+    "OPEN", "Fault", "Measure", "Outcome", "Promise", "Stage", "Trial",
+    "hold", "plan_tasks", "watcher",
+]  # fmt: skip
 
 OPEN = [state for state in RunState if state.is_open]
 LEAD, LONG_LEAD = 1.0, 2.0
@@ -51,6 +55,7 @@ class Stage:
         marks: Moments that the test wants to know of.
         samples: What was measured meanwhile, and when.
         old_ones: The workers of the old release of the app.
+        buried: The nodes that the store has as dead: others have seen their leases run out.
     """
 
     trial: Trial
@@ -64,6 +69,7 @@ class Stage:
     marks: dict[str, float] = field(default_factory=dict)
     samples: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     old_ones: frozenset[int] = frozenset()
+    buried: Sequence[str] = ()
 
     async def sleep_until(self, moment: float) -> None:
         """Wait for a moment of `time.monotonic`."""
@@ -73,6 +79,8 @@ class Stage:
 Fault = Callable[[Stage], Awaitable[None]]
 Measure = Callable[[Stage, Evidence], dict[str, float]]
 """What else is to be known of a trial, by name."""
+Promise = Callable[["Outcome"], Iterable[str]]
+"""Says what of a trial is not as it was promised."""
 
 
 @dataclass
@@ -91,10 +99,13 @@ class Trial:
         declares: Whether each worker declares the tasks at its start.
         on_empty: Whether the trial leaves it to them, and begins with an empty store.
         jumps: Whether the wall clocks of the workers jump.
+        skews: By how many seconds they are wrong all the time, one worker after the other.
         apart: Whether each worker is as on a machine of its own.
         spared: How many workers nothing is done to.
         poll_interval, store_timeout: Of the workers.
+        aside: Tasks of which no accounts are kept, so that workers have to do with more than runs.
         measure: What else is to be known of it.
+        promises: What has to be true of it beside the accounts.
     """
 
     seconds: float
@@ -108,11 +119,14 @@ class Trial:
     declares: bool = False
     on_empty: bool = False
     jumps: bool = False
+    skews: tuple[float, ...] = (0.0,)
     apart: bool = False
     spared: int = 0
     poll_interval: float = 0.1
     store_timeout: float = 1.0
+    aside: Callable[[int, float], Sequence[Task]] = lambda first, seconds: ()
     measure: Measure = lambda stage, evidence: {}
+    promises: Sequence[Promise] = ()
 
 
 @dataclass
@@ -163,30 +177,32 @@ async def hold(place: Place, trial: Trial, directory: Path) -> Outcome:
     began = time.monotonic()
     journal, log = directory / "journal", directory / "workers.log"
     async with AsyncExitStack() as stack:
-        fleet = stack.enter_context(Fleet(log, trial.seed))
+        fleet = stack.enter_context(Fleet(log, trial.seed, trial.skews))
         proxy = None
         if trial.with_proxy:
             proxy = await stack.enter_async_context(proxy_before(place.port))
         offset, lead = time.monotonic() - time.time(), LONG_LEAD if trial.on_empty else LEAD
         first = int((time.time() + lead) * 1_000_000)
         ends = first / 1e6 + offset + trial.seconds
-        tasks = trial.tasks(first, trial.seconds)
+        tasks, aside = trial.tasks(first, trial.seconds), trial.aside(first, trial.seconds)
         fleet.plan = plan = WorkerPlan(
             place.new_address(proxy.port if proxy else None), str(journal),
             tuple(tasks) if trial.declares else (), trial.by_hand,
             lease=trial.lease, poll_interval=trial.poll_interval,
             store_timeout=trial.store_timeout, jumps=trial.jumps, hands_off=ends,
-            is_apart=trial.apart,
+            is_apart=trial.apart, cancels=str(aside[0].id) if aside else "",
         )  # fmt: skip
         direct = plan._replace(address=place.direct(plan.address))
         if not trial.on_empty:
             async with watcher(direct) as scheduler:
-                await scheduler.aadd_tasks([make_task(task) for task in tasks])
+                await scheduler.aadd_tasks([*map(make_task, tasks), *aside])
+            assert time.time() * 1_000_000 < first, "too slow: what is added late was never due"
         stage = Stage(trial, place, fleet, Random(trial.seed), ends, tasks, direct, proxy)
         fleet.spared.update(fleet.start(trial.workers)[: trial.spared])
         await _go_wrong(stage)
         ledger = await _settle(stage)
         place.put_right()
+    (directory / "ledger").write_text("\n".join(map(repr, ledger)))
     entries = read_journal(journal)
     add_own_fates(fleet.fates, entries)
     if trial.on_empty:
@@ -194,7 +210,10 @@ async def hold(place: Place, trial: Trial, directory: Path) -> Outcome:
     by_hand = frozenset(trial.by_hand)
     evidence = Evidence(tasks, entries, fleet.fates, ledger, trial.lease, offset, by_hand)
     took, figures = time.monotonic() - began, trial.measure(stage, evidence)
-    return Outcome(check(evidence), evidence, stage, log, took, figures)
+    outcome = Outcome(check(evidence), evidence, stage, log, took, figures)
+    for promise in trial.promises:
+        outcome.verdict.broken.extend(promise(outcome))
+    return outcome
 
 
 def _as_declared(task: TaskPlan, entries: Sequence[Entry]) -> TaskPlan:
@@ -225,11 +244,18 @@ async def _settle(stage: Stage) -> list[Run]:
             if not tasks and not await scheduler.aget_runs(state=OPEN):
                 break
             await asyncio.sleep(0.1)
-        fleet = stage.fleet
+        stage.marks["settled"], fleet = time.monotonic(), stage.fleet
+        stage.buried = [
+            record.node.id
+            for _, record in await scheduler._operations.nodes()
+            if record.state is NodeState.DEAD
+        ]
         fleet.notice_ended()
         await fleet.end(list(fleet.alive), within=15.0)
         ledgers = [await scheduler.aget_runs(task.id, limit=EVERYTHING) for task in stage.tasks]
-        return list(chain.from_iterable(ledgers))
+        known = {task.id for task in stage.tasks}
+        others = [run for run in await scheduler.aget_runs(state=OPEN) if run.task_id not in known]
+        return list(chain.from_iterable([*ledgers, others]))
 
 
 @asynccontextmanager

@@ -7,12 +7,14 @@ import ctypes
 import time
 from datetime import datetime
 from random import randint, random
+from typing import ClassVar
 
 from asyncz import current_run
+from asyncz.triggers import IntervalTrigger
 
 from .journal import Journal
 
-__all__ = ["forget_the_new", "new_work", "open_journal", "work"]
+__all__ = ["NewTrigger", "forget_the_new", "new_work", "open_journal", "talk", "work"]
 
 BLOCKED_SHARE = 0.02
 """Of the runs that block the loop, if any do."""
@@ -20,6 +22,13 @@ HELD_EVERY = 50
 """Of so many runs of a process one holds the interpreter, if any do."""
 HELD_UP = 3.0
 """Seconds by which a run may take longer because the machine is busy."""
+
+
+class NewTrigger(IntervalTrigger):
+    """A type of trigger that only the new release of the app has."""
+
+    alias: ClassVar[str] = "new"
+
 
 _journals: list[Journal] = []
 _to_hold: list[int] = [0]
@@ -66,6 +75,15 @@ async def work(task: str, longest: float, block: float = 0.0, hold: float = 0.0)
 async def new_work(task: str, longest: float, block: float = 0.0, hold: float = 0.0) -> None:
     """The same, which only the new release of the app has."""
     await work(task, longest, block, hold)
+
+
+async def talk() -> None:
+    """Say how far it is, and fail the first time; nobody keeps accounts of it."""
+    run = current_run()
+    run.progress(0.5)
+    await asyncio.sleep(0.2 * random())
+    if run.attempt == 1:
+        raise RuntimeError("the first time it fails")
 
 
 def forget_the_new() -> None:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from asyncz import History, NativeAsyncIOScheduler
 from asyncz.clock import SystemClock
+from asyncz.enums import RunState
 from asyncz.exceptions import AsynczException
 from asyncz.schedulers import nodes
 from asyncz.tasks.base import Task
@@ -25,19 +26,21 @@ from asyncz.triggers import IntervalTrigger
 from .journal import Journal
 from .places import Address, make_store
 from .points import die_at, stop_in_claim
-from .work import forget_the_new, new_work, open_journal, work
+from .work import NewTrigger, forget_the_new, new_work, open_journal, work
 
-__all__ = ["TaskPlan", "WorkerPlan", "make_scheduler", "make_task", "run_worker"]
+__all__ = ["CUT_OFF", "TaskPlan", "WorkerPlan", "make_scheduler", "make_task", "run_worker"]
 
 JUMPS = (0.0, 3_600.0, -3_600.0, 86_400.0, -86_400.0, 90.0)
 JUMP_EVERY = 0.7
 MICROSECONDS = 1e6
+CUT_OFF = 3
+"""The exit code of a worker that was told twice to end."""
 
 
 class TaskPlan(NamedTuple):
     """A task that is due every second, from one instant to another one.
 
-    What `is_new` is only in the new release of the app.
+    What `is_new` is only in the new release of the app, and so is its type of trigger.
     """
 
     id: str
@@ -63,8 +66,10 @@ class WorkerPlan(NamedTuple):
         by_hand: Tasks that it runs by hand, again and again.
         lease, poll_interval, store_timeout, shutdown_timeout: The options of its scheduler.
         jumps: Whether its wall clock jumps to and fro.
+        skew: By how many seconds its wall clock is wrong, all the time.
         hands_off: When it runs nothing by hand any more, as `time.monotonic` has it.
         is_old: Whether it is of the old release of the app.
+        cancels: A task of whose runs it cancels one now and then.
         is_apart: Whether it is as on a machine of its own, from where nobody's process is seen.
         dies_at: One of `POINTS`, at which it kills itself.
         stops_in: In which of its claims it stops itself, before that is committed.
@@ -79,8 +84,10 @@ class WorkerPlan(NamedTuple):
     store_timeout: float = 1.0
     shutdown_timeout: float = 5.0
     jumps: bool = False
+    skew: float = 0.0
     hands_off: float = 1e12
     is_old: bool = False
+    cancels: str = ""
     is_apart: bool = False
     dies_at: str = ""
     stops_in: int = 0
@@ -97,17 +104,19 @@ def make_scheduler(plan: WorkerPlan) -> NativeAsyncIOScheduler:
         startup_timeout=30.0,
         shutdown_timeout=plan.shutdown_timeout,
         history=History(count=1_000_000),  # each run is accounted for in the end
+        triggers={} if plan.is_old else {NewTrigger.alias: NewTrigger},
     )
 
 
 def make_task(plan: TaskPlan) -> Task:
     """The task."""
     first, last = (datetime.fromtimestamp(at / MICROSECONDS, UTC) for at in (plan.first, plan.last))
+    trigger = NewTrigger if plan.is_new else IntervalTrigger
     return Task(
         new_work if plan.is_new else work,
         id=plan.id,
         args=[plan.id, plan.longest, plan.block, plan.hold],
-        trigger=IntervalTrigger(seconds=1, start_at=first, end_at=last),
+        trigger=trigger(seconds=1, start_at=first, end_at=last),
         mistrigger_grace_time=plan.grace,
         delivery=plan.delivery,
         coalesce=plan.coalesce,
@@ -128,13 +137,18 @@ def run_worker(plan: WorkerPlan) -> int:
         forget_the_new()
     if plan.jumps:
         _let_the_clock_jump()
+    if plan.skew:
+        _set_the_clock(plan.skew)
     if plan.is_apart:
         _be_elsewhere()
     if plan.dies_at:
         die_at(plan.dies_at, type(make_store(plan.address)), Journal(plan.journal))
     if plan.stops_in:
         stop_in_claim(plan.stops_in, Journal(plan.journal))
-    asyncio.run(_work_until_told(plan))
+    try:
+        asyncio.run(_work_until_told(plan))
+    except asyncio.CancelledError:
+        return CUT_OFF
     return 0
 
 
@@ -145,6 +159,15 @@ def _let_the_clock_jump() -> None:
     def now(self: SystemClock) -> datetime:
         jump = JUMPS[int(start + monotonic() / JUMP_EVERY) % len(JUMPS)]
         return datetime.fromtimestamp(time(), UTC) + timedelta(seconds=jump)
+
+    SystemClock.now = now  # type: ignore[method-assign]  # of the whole process, as the real one
+
+
+def _set_the_clock(skew: float) -> None:
+    """The wall clock of this process only, as on a machine whose clock nobody has ever set."""
+
+    def now(self: SystemClock) -> datetime:
+        return datetime.fromtimestamp(time() + skew, UTC)
 
     SystemClock.now = now  # type: ignore[method-assign]  # of the whole process, as the real one
 
@@ -166,7 +189,13 @@ async def _work_until_told(plan: WorkerPlan) -> None:
         asyncio.create_task(_run_by_hand(scheduler, name, plan.hands_off), name=f"by hand {name}")
         for name in plan.by_hand
     ]
+    if plan.cancels:
+        hands.append(asyncio.create_task(_cancel_some(scheduler, plan.cancels), name="cancels"))
     await told.wait()
+    this = asyncio.current_task()
+    assert this is not None
+    # Who is told a second time is done waiting, as a server that is stopped by force.
+    loop.add_signal_handler(signal.SIGTERM, this.cancel)
     await _end(hands)
     await scheduler.shutdown()
 
@@ -176,6 +205,14 @@ async def _run_by_hand(scheduler: NativeAsyncIOScheduler, name: str, until: floa
         with suppress(AsynczException):
             await scheduler.arun_task(name, force=True)
         await asyncio.sleep(0.02 * random.random())
+
+
+async def _cancel_some(scheduler: NativeAsyncIOScheduler, name: str) -> None:
+    while True:
+        with suppress(AsynczException):
+            for run in await scheduler.aget_runs(name, state=RunState.RUNNING, limit=1):
+                await scheduler.acancel_run(run.id)
+        await asyncio.sleep(random.random())
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

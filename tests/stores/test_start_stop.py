@@ -26,6 +26,8 @@ __all__ = ["mongo_place", "mongodb_url"]
 
 TASKS = 10
 TIMES = 50
+STOPS_WITHIN = 5.0
+"""Seconds (`faults.md`, 23)."""
 SCHEDULERS = 1_000
 SETTLED = 3
 """Rounds after which drivers have loaded all that they load, and keep nothing new."""
@@ -63,6 +65,7 @@ async def start_and_stop(scheduler: NativeAsyncIOScheduler, times: int) -> None:
     for _ in range(times):
         async with asyncio.timeout(20):
             await scheduler.start()
+        async with asyncio.timeout(STOPS_WITHIN):
             await scheduler.shutdown()
 
 
