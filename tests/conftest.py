@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -40,7 +41,16 @@ PATIENCE = 5.0
 """Seconds that what a test has ended may take to be gone."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+NIGHTLY = os.environ.get("ASYNCZ_NIGHTLY") == "1"
+"""Whether the long forms are wanted, and the same again with another driver or encrypted."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [] if NIGHTLY else [item for item in items if item.get_closest_marker("nightly")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
     for item in items:
         if item.nodeid.startswith(REAL_TIME):
             item.add_marker(pytest.mark.alone)

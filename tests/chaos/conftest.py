@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -13,16 +12,6 @@ from tests.chaos.trial import Outcome, Trial, hold
 from tests.services.mongodb import warm_motor
 
 Hold = Callable[[str, Trial], Awaitable[Outcome]]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what only a night has the time for."""
-    if os.environ.get("ASYNCZ_NIGHTLY") == "1":
-        return
-    reason = "the same on every store and for longer; set ASYNCZ_NIGHTLY=1, or `make chaos-all`"
-    for item in items:
-        if item.get_closest_marker("nightly") is not None:
-            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

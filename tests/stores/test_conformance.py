@@ -83,6 +83,7 @@ class TestDictStore(PersistentStoreConformance):
         store.server[task_id] = store.server[task_id]._replace(data=data)
 
 
+@pytest.mark.nightly
 class TestEncryptedDictStore(TestDictStore):
     async def make_store(self) -> DictStore:
         return DictStore(serializer=EncryptedSerializer(KEY))

@@ -55,7 +55,10 @@ class OnMongoDB(PersistentStoreConformance, ClusterStoreConformance):
         self.place.write(task_id, data)
 
 
+@pytest.mark.nightly
 class TestWithAURI(OnMongoDB):
+    """With a client of Motor's, as the class below; how it is made has tests of its own."""
+
     @pytest.fixture(autouse=True)
     def set_place(self, mongo_place: Place) -> None:
         self.place = mongo_place

@@ -66,9 +66,7 @@ class TestSharedRedisStoreOnACluster(ClusterStoreConformance):
         return await self.make_store()
 
 
-@pytest.mark.skipif(
-    os.environ.get("ASYNCZ_NIGHTLY") != "1", reason="as on Redis; set ASYNCZ_NIGHTLY=1"
-)
+@pytest.mark.nightly
 class TestSharedRedisStoreOnValkey(ClusterStoreConformance):
     @pytest.fixture(autouse=True)
     def set_options(self, valkey: RedisServer) -> Iterator[None]:

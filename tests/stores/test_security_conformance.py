@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from asyncz.serializers.envelope import KEY_VARIABLE
@@ -18,10 +16,6 @@ from .test_sqlalchemy_conformance import database
 
 __all__ = ["database", "mongo_place", "mongodb_url"]
 
-nightly = pytest.mark.skipif(
-    os.environ.get("ASYNCZ_NIGHTLY") != "1",
-    reason="records are encrypted before the row operations; set ASYNCZ_NIGHTLY=1 for each store",
-)
 KEY = "a key for the tests and long enough for that"
 
 
@@ -39,12 +33,12 @@ class Encrypted(PersistentStoreConformance):
         await super().write_record(store, task_id, store.conditional_encrypt(data))
 
 
-@nightly
+@pytest.mark.nightly
 class TestRedis(Encrypted, on_redis.TestRedisStore):
     """See `on_redis`."""
 
 
-@nightly
+@pytest.mark.nightly
 class TestMongoDB(Encrypted, on_mongodb.TestWithAClientOfPyMongo):
     """See `on_mongodb`."""
 
@@ -53,6 +47,6 @@ class TestSQLite(Encrypted, on_sql.TestSQLite):
     """See `on_sql`."""
 
 
-@nightly
+@pytest.mark.nightly
 class TestPostgreSQL(Encrypted, on_sql.TestPostgreSQLWithAsyncpg):
     """See `on_sql`."""

@@ -122,9 +122,7 @@ async def test_a_flood_of_a_store_with_a_server_is_refused(
             await scheduler.aadd_task(job, "interval", hours=1, id="does not")
 
 
-@pytest.mark.skipif(
-    os.environ.get("ASYNCZ_NIGHTLY") != "1", reason="a million; set ASYNCZ_NIGHTLY=1"
-)
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_million_tasks_are_refused_and_the_process_does_not_grow(
     kind: str, clock: VirtualClock

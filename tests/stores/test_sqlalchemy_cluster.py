@@ -52,5 +52,6 @@ class TestMariaDBWithAsyncmy(OnSQL):
     backend = "mysql+asyncmy"
 
 
+@pytest.mark.nightly
 class TestMariaDBWithAiomysql(OnSQL):
     backend = "mysql+aiomysql"

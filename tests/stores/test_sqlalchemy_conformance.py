@@ -65,5 +65,6 @@ class TestMariaDBWithAsyncmy(OnSQL):
     backend = "mysql+asyncmy"
 
 
+@pytest.mark.nightly
 class TestMariaDBWithAiomysql(OnSQL):
     backend = "mysql+aiomysql"

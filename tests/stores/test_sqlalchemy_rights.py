@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -22,10 +21,6 @@ from tests.services.databases import execute_on, new_database
 
 from .sqlalchemy_tools import engine_for, opened
 
-nightly = pytest.mark.skipif(
-    os.environ.get("ASYNCZ_NIGHTLY") != "1",
-    reason="more of the same as the owner does; set ASYNCZ_NIGHTLY=1",
-)
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 
 
@@ -89,12 +84,12 @@ class TestPostgreSQL(AsAUser, TakingOver):
     backend = "postgresql+asyncpg"
 
 
-@nightly
+@pytest.mark.nightly
 class TestMoreOfPostgreSQL(AsAUser, KeepingTasks, ClaimingRuns, TryingAgain):
     backend = "postgresql+asyncpg"
 
 
-@nightly
+@pytest.mark.nightly
 class TestMariaDB(AsAUser, KeepingTasks, ClaimingRuns, TakingOver, TryingAgain):
     backend = "mysql+asyncmy"
 
