@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+try:
+    # Here, and not in the modules that use it: this is the first that is imported.
+    import pymongo.asynchronous.collection  # noqa: F401  # older ones have none
+except ImportError as exc:
+    raise ImportError(
+        "MongoDBStore needs the package pymongo; pip install 'asyncz[mongo]'.", name=exc.name
+    ) from exc
+
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Annotated, Any, TypeVar

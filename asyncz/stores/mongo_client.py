@@ -10,24 +10,19 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl
 
+import pymongo
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import AutoReconnect, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
 from asyncz.exceptions import ConfigurationError, StoreError, StoreTimeoutError
 from asyncz.stores.base import StoreHost
 from asyncz.text import printable
-
-try:
-    import pymongo
-    from bson.codec_options import CodecOptions
-    from bson.errors import BSONError
-    from pymongo.asynchronous.collection import AsyncCollection
-    from pymongo.errors import AutoReconnect, PyMongoError, ServerSelectionTimeoutError
-    from pymongo.errors import ConfigurationError as DriverConfigurationError
-    from pymongo.read_concern import ReadConcern
-    from pymongo.read_preferences import ReadPreference
-    from pymongo.write_concern import WriteConcern
-except ImportError as exc:  # pragma: no cover - the tests have it
-    raise ImportError(
-        "MongoDBStore needs a driver of MongoDB; install it with: pip install 'asyncz[mongo]'"
-    ) from exc
 
 __all__ = [
     "Collection",

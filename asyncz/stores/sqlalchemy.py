@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 try:
+    # SQLAlchemy does not bring greenlet everywhere, and says so at the first query only.
+    import greenlet  # type: ignore[import-untyped]  # noqa: F401
     import sqlalchemy.ext.asyncio  # noqa: F401
 except ImportError as exc:
     raise ImportError(
-        "SQLAlchemyStore needs SQLAlchemy 2; pip install 'asyncz[sqlalchemy]'."
+        "SQLAlchemyStore needs SQLAlchemy 2 with greenlet; pip install 'asyncz[sqlalchemy]'.",
+        name=exc.name,
     ) from exc
 
 import asyncio
