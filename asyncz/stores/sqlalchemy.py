@@ -317,8 +317,15 @@ class SQLAlchemyStore(SQLClusterStore):
         return await self._database.run(work, transaction=True)
 
     async def _fetch(self, key: str) -> StoredRow | None:
+        is_joined = self._joined is not None
+
         def work(connection: Connection, _: bool) -> StoredRow | None:
-            return self._rows.fetch(connection, key)
+            row = self._rows.fetch(connection, key)
+            if row is None or not is_joined:
+                return row
+            # As it is now, and not when the caller's transaction began; until that ends, nobody
+            # else changes it. Not at once: MySQL would lock the gap where there is no row.
+            return self._rows.fetch(connection, key, lock=True)
 
         return await self._database.run(work)
 
