@@ -24,14 +24,20 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from asyncz.clock import SystemClock
-from asyncz.exceptions import StoreError
+from asyncz.exceptions import StoreError, StoreFormatError
 from asyncz.serializers.json import to_microseconds
 from asyncz.stores.cluster import Pulse
 from asyncz.stores.records import Place, Row, Step, StoredRow
 from asyncz.stores.sqlalchemy_claims import make_steps
 from asyncz.stores.sqlalchemy_cluster import SQLClusterStore
 from asyncz.stores.sqlalchemy_database import CallersTransaction, Database, OwnDatabase, TakenError
-from asyncz.stores.sqlalchemy_dialects import async_url, check_settings, is_in_memory
+from asyncz.stores.sqlalchemy_dialects import (
+    async_url,
+    check_database,
+    check_settings,
+    is_in_memory,
+    missing_directory,
+)
 from asyncz.stores.sqlalchemy_migrations import (
     SCHEMA_VERSION,
     check_not_newer,
@@ -98,6 +104,7 @@ class SQLAlchemyStore(SQLClusterStore):
         given = database if isinstance(database, AsyncEngine) else async_url(database)
         options["database"] = given
         super().__init__(**options)
+        check_database(given if isinstance(given, URL) else given.url, self.database_schema)
         check_settings(self.session_settings)
         self._tables = make_tables(self.metadata, self.tablename, self.database_schema)
         self._rows = Rows(self._tables)
@@ -204,7 +211,15 @@ class SQLAlchemyStore(SQLClusterStore):
             self.engine_options,
             self._home,
         )
-        await self._prepare_tables(self._own)
+        try:
+            await self._prepare_tables(self._own)
+        except StoreError as exc:
+            if (directory := missing_directory(self._own.engine.url)) is None:
+                raise
+            raise StoreError(
+                f"The store {self.alias!r} cannot make its SQLite database: there is no directory "
+                f"{directory!r}; make it, or name another one in the URL."
+            ) from exc
         self._sharing = Sharing(self._own, self._tables, self.host.clock)
         await self._sharing.forget_nodes()
 
@@ -234,7 +249,7 @@ class SQLAlchemyStore(SQLClusterStore):
             upgrade(connection, self._tables)
 
         version = await own.run(look)
-        check_not_newer(version, self._tables)
+        check_not_newer(version, self._tables, self.alias)
         if version == SCHEMA_VERSION:
             return
         if not self.create_tables:
@@ -372,7 +387,7 @@ class SQLAlchemyStore(SQLClusterStore):
 def _check_server(dialect: Dialect) -> None:
     version = dialect.server_version_info or ()
     if dialect.name == "sqlite" and version < OLDEST_SQLITE:
-        raise StoreError(
+        raise StoreFormatError(
             f"SQLite {'.'.join(map(str, version))} is too old, a SQLAlchemyStore needs "
             f"{'.'.join(map(str, OLDEST_SQLITE))}; use a Python that is linked with a newer one."
         )

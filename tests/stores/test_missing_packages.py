@@ -46,6 +46,22 @@ def test_so_does_that_of_a_store_by_its_alias(extra: str) -> None:
     assert error_without(packages, code) == "ImportError: " + text.format(f"asyncz[{extra}]")
 
 
+@pytest.mark.parametrize(
+    ("url", "driver", "install"),
+    [
+        ("postgresql+psycopg://h/d", "psycopg", "'psycopg[binary]'"),
+        ("mysql+aiomysql://h/d", "aiomysql", "aiomysql"),
+        ("postgresql+asyncpg://h/d", "asyncpg", "'asyncz[postgresql]'"),
+    ],
+)
+def test_a_driver_that_the_url_names_is_what_is_to_be_installed(
+    url: str, driver: str, install: str
+) -> None:
+    code = f"from asyncz.stores import SQLAlchemyStore; SQLAlchemyStore({url!r})"
+    error = error_without([driver], code)
+    assert error == f"ImportError: {driver} is not installed; pip install {install}"
+
+
 def test_sqlalchemy_without_greenlet_is_not_enough() -> None:
     error = error_without(["greenlet"], "import asyncz.stores.sqlalchemy")
     assert "with greenlet; pip install 'asyncz[sqlalchemy]'" in error
