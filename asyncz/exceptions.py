@@ -22,6 +22,7 @@ __all__ = [
     "SerializationError",
     "Skip",
     "StoreError",
+    "StoreFormatError",
     "StoreFullError",
     "StoreInUseError",
     "StoreTimeoutError",
@@ -202,6 +203,10 @@ class BlockingCallError(AsynczException, RuntimeError):
 
 class StoreError(AsynczException):
     """A store could not do what was asked of it."""
+
+
+class StoreFormatError(StoreError):
+    """What the store holds, or its server, is not of a kind that this release of asyncz can use."""
 
 
 class StoreFullError(StoreError):

@@ -29,7 +29,7 @@ def main() -> None:
         os.environ["DEMO_DATABASE"] = f"sqlite:///{directory}/demo.db"
         port = free_port()
         print(f"{WORKERS} workers share one schedule: http://127.0.0.1:{port}", flush=True)
-        print("Kill one (kill -9 and its process number) and watch. Ctrl-C ends it.", flush=True)
+        print("Kill one (kill -9 and its number) and watch. Ctrl-C ends it.", flush=True)
         uvicorn.run(
             "cluster_app:app",
             app_dir=str(Path(__file__).parent),

@@ -80,6 +80,9 @@ class ExecutorHost(Protocol):
     def attempt_of(self, store: str | None, task_id: str, head: datetime) -> int:
         """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
 
+    def fence_of(self, store: str | None, task_id: str, head: datetime) -> int:
+        """The `CurrentRun.fence` of a run that goes on. From any thread."""
+
     def run_says(self, task: Task, head: datetime, run: CurrentRun) -> None:
         """Take note that a run has said something of itself. From any thread."""
 

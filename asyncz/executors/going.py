@@ -35,6 +35,8 @@ class Going:
     """Seconds of its timeout, once they are over for the run time that it is at."""
     is_let_go = False
     """Whether it has ended for the scheduler, and its thread is to begin no further one."""
+    _numbers: tuple[int, int] | None = None
+    """Its attempt and fence, once the scheduler may not know them any more."""
     _at: datetime | None = None
     _cut: Callable[[Going], None] | None = None
     _timer: Timer | None = None
@@ -61,11 +63,21 @@ class Going:
     def current(self) -> CurrentRun:
         """The run as its own code sees it."""
         if self.said is None or self.said.scheduled_time is not self.at:
-            task, host = self.task, self.host
-            task_id, store, head = str(task.id), task.store_alias, self.run_times[0]
-            attempt = 1 if host is None else host.attempt_of(store, task_id, head)
-            self.said = CurrentRun(task_id, store, self.at, attempt, self._tell)
+            attempt, fence = self._numbers or self.numbers()
+            task_id, store = str(self.task.id), self.task.store_alias
+            self.said = CurrentRun(task_id, store, self.at, attempt, self._tell, fence)
         return self.said
+
+    def numbers(self) -> tuple[int, int]:
+        """Which attempt it is, and its fence."""
+        if self.host is None:
+            return 1, 1
+        which = self.task.store_alias, str(self.task.id), self.run_times[0]
+        return self.host.attempt_of(*which), self.host.fence_of(*which)
+
+    def keep_numbers(self) -> None:
+        """It goes on without us: what asks for them from now on is not the next attempt."""
+        self._numbers = self.numbers()
 
     def _tell(self, run: CurrentRun) -> None:
         if self.host is not None:

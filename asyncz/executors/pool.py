@@ -71,6 +71,7 @@ class ThreadRunner(TrackingExecutor):
     def _let_one_go(self, going: Going, outcomes: Sequence[Outcome]) -> None:
         """A run ends, for us: whatever its thread does goes on, but begins no further run time."""
         going.is_let_go = True
+        going.keep_numbers()
         if not going.handle.cancel():
             self._logger.warning(
                 "A run of the task %r was cut off; its thread goes on until the function returns.",

@@ -82,8 +82,7 @@ class ProcessPoolExecutor(TrackingExecutor):
         # Pickled here, and unpickled by our own code there: what cannot be is the failure of this
         # run, and does not break the pool under the others.
         work = bytes(ForkingPickler.dumps((task.fn, task.args, task.kwargs)))
-        attempt = self.host.attempt_of(task.store_alias, str(task.id), run_times[0])
-        whose = str(task.id), task.store_alias, attempt
+        whose = str(task.id), task.store_alias, *going.numbers()
         call = partial(run_in_worker, work, list(run_times), grace, whose)
         try:
             future = self._healthy_pool().submit(call)
@@ -185,14 +184,15 @@ def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any
 class _Follower:
     """Follows a run in the worker process; what it says comes back with its outcome."""
 
-    def __init__(self, task_id: str, store_alias: str | None, attempt: int) -> None:
+    def __init__(self, task_id: str, store_alias: str | None, attempt: int, fence: int) -> None:
         self._whose = task_id, store_alias
         self._attempt = attempt
+        self._fence = fence
         self.current: CurrentRun = None  # type: ignore[assignment]  # until it begins
 
     def begin(self, run_time: datetime) -> None:
         """The function is about to be called for this one."""
-        self.current = CurrentRun(*self._whose, run_time, self._attempt)
+        self.current = CurrentRun(*self._whose, run_time, self._attempt, fence=self._fence)
 
     def end(self, outcome: Outcome) -> Outcome:
         """The same, with what it has said."""
@@ -204,7 +204,7 @@ def run_in_worker(
     work: bytes,
     run_times: Sequence[datetime],
     grace: float | None,
-    whose: tuple[str, str | None, int],
+    whose: tuple[str, str | None, int, int],
 ) -> list[Outcome]:
     """Called in the worker process, with the pickled callable, arguments and keyword arguments."""
     clock = SystemClock()

@@ -183,6 +183,7 @@ class TrackingExecutor(BaseExecutor):
                 "A run of the task %r did not end when it was cut off; it is left behind.",
                 going.task.id,
             )
+            going.keep_numbers()
             self._ended(going, cut_off(going.run_times))
 
     def _cut_off_check(self, going: Going | None = None) -> Callable[[], bool]:

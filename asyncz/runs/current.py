@@ -69,6 +69,8 @@ class CurrentRun:
         scheduled_time: The instant that it was due.
         attempt: Which attempt at it this is, counted from 1; also after a worker has died.
         tell: Called when there is something new to be kept of it.
+        fence: Grows with each attempt and each take-over by another worker, so that a service that
+            is told it can refuse what comes late from an older one.
     """
 
     def __init__(
@@ -78,11 +80,13 @@ class CurrentRun:
         scheduled_time: datetime,
         attempt: int = 1,
         tell: Callable[[CurrentRun], None] | None = None,
+        fence: int = 1,
     ) -> None:
         self.task_id = task_id
         self.store_alias = store_alias
         self.scheduled_time = scheduled_time
         self.attempt = attempt
+        self.fence = fence
         self._tell = tell
         self._progress: float | None = None
         self._message: str | None = None

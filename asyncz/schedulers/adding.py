@@ -23,13 +23,16 @@ from asyncz.triggers import BaseTrigger, DateTrigger
 
 __all__ = ["Adding"]
 
+_Before = tuple[Task, dict[str, Any], set[str]]
+"""A task, what it was before it was added, and which of that was given."""
+
 
 class Adding(Queries):
     """The operations that add tasks."""
 
     async def add(self, task: Task, replace_existing: bool, connection: Any = None) -> Task:
         """Add a task, or note it down until the start."""
-        within = callers_connection(connection)
+        within = callers_connection(connection, "aadd_task")
         if task.submitted:
             raise TaskOptionError(
                 f"The task {task.id!r} was added already; a Task object is added once."
@@ -114,21 +117,14 @@ class Adding(Queries):
                     code = await put_task(lane.store, lane.call, task, True, keeps_time)
             else:
                 code = await put_task(lane.store, lane.call, task, False, keeps_time)
-        if task.expect_every is not None:
-            self._engine.overdue.look_again(task)
-        self._added(code, task.id, lane, task.next_run_time)
+        self._added(code, task, lane, task.next_run_time)
 
     async def _add_within(
         self, task: Task, replace_existing: bool, within: CallersConnection
     ) -> None:
         """Add a task in a transaction of the caller's. What follows from it waits for its end."""
-        engine = self._engine
-        if not engine.stores_open:
-            raise SchedulerNotRunningError(
-                "A task is added within a transaction to a scheduler that is running; start it "
-                "first, or leave connection out."
-            )
-        before, given, loop = task.field_values(), set(task.model_fields_set), engine.loop
+        self._check_may_join()
+        before, given, loop = task.field_values(), set(task.model_fields_set), self._engine.loop
         with self._filled_in(task, None) as (lane, keeps_time):
             store = lane.store.within(within.connection)
 
@@ -137,7 +133,7 @@ class Adding(Queries):
                     task.adopt(before, given)
                 elif not loop.is_closed():
                     moment = task.next_run_time
-                    loop.call_soon_threadsafe(self._added, code, task.id, lane, moment)
+                    loop.call_soon_threadsafe(self._added, code, task, lane, moment)
 
             async def work() -> None:
                 code = await put_task(store, _as_it_is, task, replace_existing, keeps_time)
@@ -145,10 +141,20 @@ class Adding(Queries):
 
             await within.run(work)
 
-    def _added(self, code: int, task_id: str | None, lane: StoreLane, due: datetime | None) -> None:
+    def _check_may_join(self) -> None:
+        """Raise SchedulerNotRunningError unless there are stores that could join a transaction."""
+        if not self._engine.stores_open:
+            raise SchedulerNotRunningError(
+                "Within a transaction, tasks are added and changed by a scheduler that is running; "
+                "start it first, or leave connection out."
+            )
+
+    def _added(self, code: int, task: Task, lane: StoreLane, due: datetime | None) -> None:
         engine = self._engine
+        if task.expect_every is not None:
+            engine.overdue.look_again(task)
         if engine.events.mask & code:
-            self._tell(code, task_id, lane)
+            self._tell(code, task.id, lane)
         if engine.is_claiming:
             lane.wake_for(due)
 
@@ -175,31 +181,68 @@ class Adding(Queries):
             task.adopt(before, given)
             raise
 
-    async def add_many(self, tasks: Sequence[Task]) -> None:
+    async def add_many(self, tasks: Sequence[Task], connection: Any = None) -> None:
         """Add tasks to one store: all of them, or, if one is refused, none."""
-        engine = self._engine
+        within = callers_connection(connection, "aadd_tasks")
         alias = _one_store_of(tasks)
-        if not engine.stores_open:
+        if within is not None:
+            self._check_may_join()
+        elif not self._engine.stores_open:
             self._note_all_down(tasks)
             return
-        lane = engine.lane(alias)
-        before: list[tuple[Task, dict[str, Any], set[str]]] = []
-        pause = None if lane.store.in_process else Slices()
+        lane = self._engine.lane(alias)
+        before: list[_Before] = []
         try:
-            for task in tasks:
-                if pause is not None:
-                    await pause()
-                given = task.model_fields_set
-                values = self._fill_in(task, given, None)
-                before.append((task, task.field_values(values), given))
-                task.adopt(values)
-                lane.store.check_task_id(task.id)
-                engine.executor(str(task.executor)).check_task(task)
-            await lane.call(lane.store.add_tasks(tasks))
+            await self._fill_all_in(tasks, lane, before)
+            if within is None:
+                await lane.call(lane.store.add_tasks(tasks))
+            else:
+                await self._put_all_within(tasks, lane, before, within)
         except BaseException:
-            for task, values, given in before:
-                task.adopt(values, given)
+            _take_back(before)
             raise
+        if within is None:
+            self._all_added(tasks, lane)
+
+    async def _fill_all_in(
+        self, tasks: Sequence[Task], lane: StoreLane, before: list[_Before]
+    ) -> None:
+        """Fill in what was not given, and note what each was before that."""
+        pause = None if lane.store.in_process else Slices()
+        for task in tasks:
+            if pause is not None:
+                await pause()
+            given = task.model_fields_set
+            values = self._fill_in(task, given, None)
+            before.append((task, task.field_values(values), given))
+            task.adopt(values)
+            lane.store.check_task_id(task.id)
+            self._engine.executor(str(task.executor)).check_task(task)
+
+    async def _put_all_within(
+        self,
+        tasks: Sequence[Task],
+        lane: StoreLane,
+        before: Sequence[_Before],
+        within: CallersConnection,
+    ) -> None:
+        """Add tasks in a transaction of the caller's. What follows from it waits for its end."""
+        store, loop = lane.store.within(within.connection), self._engine.loop
+
+        def ended(committed: bool) -> None:
+            if not committed:
+                _take_back(before)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(self._all_added, tasks, lane)
+
+        async def work() -> None:
+            await store.add_tasks(tasks)
+            await store.when_ended(ended)
+
+        await within.run(work)
+
+    def _all_added(self, tasks: Sequence[Task], lane: StoreLane) -> None:
+        engine = self._engine
         engine.overdue.watch_all(tasks)
         if engine.events.mask & TASK_ADDED:
             for task in tasks:
@@ -216,8 +259,7 @@ class Adding(Queries):
                 self._note_down(task, False)
         except BaseException:
             self._engine.pending[:] = pending
-            for task, values, given in before:
-                task.adopt(values, given)
+            _take_back(before)
             raise
 
     def _fill_in(self, task: Task, given: set[str], earliest: datetime | None) -> dict[str, Any]:
@@ -270,6 +312,11 @@ class Adding(Queries):
                 code=code, task_id=str(task_id), store=lane.alias, scheduler_identity=identity
             )
             engine.dispatch(event)
+
+
+def _take_back(before: Sequence[_Before]) -> None:
+    for task, values, given in before:
+        task.adopt(values, given)
 
 
 def _one_store_of(tasks: Sequence[Task]) -> str:

@@ -118,13 +118,15 @@ class Engine:
             return config
         if isinstance(config, str):
             config = {"type": config}
-        if not isinstance(config, Mapping) or "type" not in config:
+        if not isinstance(config, Mapping):
+            given = config.__name__ if isinstance(config, type) else type(config).__name__
+            what = "the class" if isinstance(config, type) else "an object of the type"
             raise ConfigurationError(
                 f"The {kind} {alias!r} must be a {base.__name__}, an alias, or a mapping with a "
-                f"'type', not {type(config).__name__}."
+                f"'type', not {what} {given}."
             )
         options = {**config, **options}
-        return self.plugins.create(kind, options.pop("type"), options)
+        return self.plugins.create_for(kind, alias, options)
 
     # Where things are.
 

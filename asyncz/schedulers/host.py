@@ -129,6 +129,11 @@ class SchedulerHost:
         lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
         return 1 if lane is None else lane.ledger.attempt_of(task_id, head)
 
+    def fence_of(self, store: str | None, task_id: str, head: datetime) -> int:
+        """The `CurrentRun.fence` of a run that goes on. From any thread."""
+        lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
+        return 1 if lane is None else lane.ledger.fence_of(task_id, head)
+
     def run_says(self, task: Task, head: datetime, run: CurrentRun) -> None:
         """Take note that a run has said something of itself. From any thread."""
         for ledger in self._engine.ledgers_of(task.store_alias):

@@ -81,6 +81,13 @@ class Ledger(ABC):
     def attempt_of(self, task_id: str, head: datetime) -> int:
         """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
 
+    def fence_of(self, task_id: str, head: datetime) -> int:
+        """The `CurrentRun.fence` of a run that goes on. From any thread.
+
+        This one is right where nobody else can take a run over.
+        """
+        return self.attempt_of(task_id, head)
+
     @abstractmethod
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
         """Whether somebody has asked to cancel a run that goes on here."""

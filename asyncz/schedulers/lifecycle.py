@@ -9,7 +9,13 @@ from typing import Any
 from asyncz.enums import SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import SCHEDULER_SHUTDOWN, SCHEDULER_STARTED
-from asyncz.exceptions import AsynczException, StoreError, StoreInUseError, StoreTimeoutError
+from asyncz.exceptions import (
+    AsynczException,
+    StoreError,
+    StoreFormatError,
+    StoreInUseError,
+    StoreTimeoutError,
+)
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.engine import DEFAULT, Declaration, Engine, finished
 from asyncz.schedulers.operations import Operations
@@ -89,9 +95,11 @@ class Lifecycle:
             try:
                 await self._open_once(alias, store, limit)
                 return
+            except (StoreInUseError, StoreFormatError):
+                raise  # it would be the same the next time
             except (StoreError, OSError) as exc:
                 left = self._left(deadline)
-                if not left or store.in_process or isinstance(exc, StoreInUseError):
+                if not left or store.in_process:
                     if settings.startup_timeout:
                         tried = (
                             f"It was tried for {settings.startup_timeout:g} s (startup_timeout)."

@@ -327,13 +327,15 @@ class LocalRuns(Ledger):
         since, kind, _ = ended.run
         for outcome in ended.outcomes:
             run = self._run(ended.task_id, kind, outcome.scheduled_time, outcome.state, since)
-            said = {"finished_at": ended.finished_at, "attempt": ended.attempt, **_said(outcome)}
+            numbers = {"attempt": ended.attempt, "token": ended.attempt}
+            said = {"finished_at": ended.finished_at, **numbers, **_said(outcome)}
             yield run.model_copy(update=said)
 
     def _of_waiting(self, waiting: Waiting) -> Run:
         task_id, moment = waiting.key
         run = self._run(task_id, waiting.kind, moment, RunState.RETRYING, waiting.since)
-        said = {"attempt": waiting.attempt, "retry_at": waiting.retry_at, **_said(waiting.said)}
+        numbers = {"attempt": waiting.attempt, "token": waiting.attempt}
+        said = {"retry_at": waiting.retry_at, **numbers, **_said(waiting.said)}
         return run.model_copy(update=said)
 
     def _of_unrun(self, note: _NotRun) -> Run:

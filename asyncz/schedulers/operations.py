@@ -26,7 +26,8 @@ from asyncz.schedulers.planning import plan_task, run_time_after
 from asyncz.schedulers.queries import TaskRef
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_refused
-from asyncz.stores.base import is_same_instant
+from asyncz.schedulers.transactions import CallersConnection, callers_connection
+from asyncz.stores.base import BaseStore, is_same_instant
 from asyncz.stores.cluster import Fired, Firing, Unrun
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
@@ -39,10 +40,15 @@ TRIES = 5
 class Operations(Adding):
     """The operations of one scheduler that change something."""
 
-    async def update(self, ref: TaskRef, alias: str | None, updates: Mapping[str, Any]) -> Task:
+    async def update(
+        self, ref: TaskRef, alias: str | None, updates: Mapping[str, Any], connection: Any = None
+    ) -> Task:
         """Change a task. Everything is checked before anything is changed."""
+        within = callers_connection(connection, "aupdate_task")
         task_id, alias = self._key(ref, alias)
         engine = self._engine
+        if within is not None:
+            return await self._update_within(task_id, alias, updates, within)
         if not engine.stores_open:
             return self._update_pending(self._find_pending(task_id, alias), updates)
         lane, _ = await self._find(task_id, alias)
@@ -55,11 +61,67 @@ class Operations(Adding):
             except BaseException:
                 task.adopt(before, given)
                 raise
-        lane.holds.release(task_id)
-        engine.overdue.look_again(task)
-        self._tell(TASK_MODIFIED, task_id, lane)
-        lane.wake_for(task.next_run_time)
+        self._updated(task, lane)
         return task
+
+    async def _update_within(
+        self, task_id: str, alias: str | None, updates: Mapping[str, Any], within: CallersConnection
+    ) -> Task:
+        """Change a task in a transaction of the caller's. What follows from it waits for its end.
+
+        Without `exclusive`: a pass may hold that, and wait for rows that the transaction has.
+        """
+        self._check_may_join()
+        lane, store = self._joining(task_id, alias, within)
+        task = await within.run(lambda: store.lookup_task(task_id))
+        if task is None:
+            raise TaskLookupError(task_id, lane.alias)
+        before, given, loop = task.field_values(), set(task.model_fields_set), self._engine.loop
+
+        def ended(committed: bool) -> None:
+            if not committed:
+                task.adopt(before, given)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(self._updated, task, lane)
+
+        async def work() -> None:
+            await store.update_task(task)
+            await store.when_ended(ended)
+
+        try:
+            self._apply(task, updates)
+            await within.run(work)
+        except BaseException:
+            task.adopt(before, given)
+            raise
+        return task
+
+    def _joining(
+        self, task_id: str, alias: str | None, within: CallersConnection
+    ) -> tuple[StoreLane, BaseStore]:
+        """The lane whose store can join a transaction of the caller's, and that store within it."""
+        joined, refusals = [], []
+        for lane in self._engine.lanes_of(alias):
+            try:
+                joined.append((lane, lane.store.within(within.connection)))
+            except StoreError as exc:
+                refusals.append(exc)
+        if not joined:
+            raise refusals[0]
+        if len(joined) > 1:
+            names = ", ".join(repr(lane.alias) for lane, _ in joined)
+            raise TaskOptionError(
+                f"Task {task_id!r}: the transaction may be of several stores ({names}); give store."
+            )
+        return joined[0]
+
+    def _updated(self, task: Task, lane: StoreLane) -> None:
+        task_id = str(task.id)
+        lane.holds.release(task_id)
+        self._engine.overdue.look_again(task)
+        self._tell(TASK_MODIFIED, task_id, lane)
+        if self._engine.is_claiming:  # a transaction may end after the shutdown
+            lane.wake_for(task.next_run_time)
 
     def _apply(self, task: Task, updates: Mapping[str, Any]) -> None:
         engine = self._engine

@@ -95,6 +95,10 @@ class OwnRuns(Ledger):
         own = self._owned.get((task_id, head))
         return 1 if own is None else own.attempt
 
+    def fence_of(self, task_id: str, head: datetime) -> int:
+        own = self._owned.get((task_id, head))
+        return 1 if own is None else own.ref.token
+
     async def mark_started(self, keys: Sequence[RunKey]) -> set[RunKey]:
         """Note in the store, before the first instruction of the user's, that runs begin.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from inspect import Parameter, signature
 from typing import Any
 
 from pydantic import ValidationError
@@ -55,6 +56,16 @@ def load_class(reference: str) -> Any:
         raise ImportError(f"{module_name!r} has no {name!r}.") from exc
 
 
+def _needed(plugin: type) -> list[str]:
+    """The arguments that a class's own `__init__` cannot do without; of fields Pydantic tells."""
+    return [
+        name
+        for name, parameter in signature(plugin).parameters.items()
+        if parameter.default is Parameter.empty
+        and parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
+    ]
+
+
 class PluginRegistry:
     """Finds plugin classes of one scheduler, each imported when it is first asked for."""
 
@@ -92,6 +103,32 @@ class PluginRegistry:
                 raise PluginLookupError(f"There is no {kind} {alias!r}; there are {known}.")
         return classes[alias]
 
+    def create_for(self, kind: str, name: str, config: Mapping[str, Any]) -> Any:
+        """An object as a configuration describes it: its `type`, and options.
+
+        Args:
+            kind, name: What it is to be, for errors.
+            config: It.
+
+        Raises:
+            ConfigurationError: There is no type, or what `create` raises.
+        """
+        options = dict(config)
+        alias = options.pop("type", None)
+        if alias is not None and "://" not in str(alias):
+            return self.create(kind, alias, options)
+        types = ", ".join(sorted({*self.names(kind), *self._installed(kind)}))
+        if alias is None:
+            raise ConfigurationError(
+                f"The {kind} {name!r} is a mapping without 'type', which says what it is; the "
+                f"types are {types}."
+            )
+        # It is not shown: it may hold a password.
+        raise ConfigurationError(
+            f"The type of the {kind} {name!r} is a URL; give one of {types}, and the URL as its "
+            "option, such as {'type': 'sqlalchemy', 'database': URL}."
+        )
+
     def create(self, kind: str, alias: str, options: Mapping[str, Any]) -> Any:
         """An object of the class of that alias.
 
@@ -100,17 +137,19 @@ class PluginRegistry:
             ConfigurationError: An option is unknown or has a bad value.
         """
         found = self.find(kind, alias)
-        try:
-            return found(**options)
-        except ValidationError as exc:
-            # Without the values: the options of a store may hold a password.
-            problems = "; ".join(
-                f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in exc.errors()
-            )
-            known = ", ".join(sorted(found.model_fields))
-            raise ConfigurationError(
-                f"Bad options of the {kind} {alias!r}: {problems} (the options are {known})."
-            ) from None
+        problems = [f"{name} is missing" for name in _needed(found) if name not in options]
+        if not problems:
+            try:
+                return found(**options)
+            except ValidationError as exc:
+                # Without the values: the options of a store may hold a password.
+                problems = [
+                    f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in exc.errors()
+                ]
+        known = ", ".join(sorted(field.alias or key for key, field in found.model_fields.items()))
+        raise ConfigurationError(
+            f"Bad options of the {kind} {alias!r}: {'; '.join(problems)} (the options are {known})."
+        )
 
     @property
     def trigger_types(self) -> Mapping[str, type[BaseTrigger]]:

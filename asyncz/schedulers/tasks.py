@@ -178,21 +178,24 @@ class TaskOperations(TaskInspection):
 
     add_task = blocking(aadd_task)
 
+    @joins_transaction
     @on_engine
-    async def aadd_tasks(self, tasks: Sequence[Task]) -> list[Task]:
+    async def aadd_tasks(self, tasks: Sequence[Task], *, connection: Any = None) -> list[Task]:
         """Add several tasks to one store: all of them, or, if one is refused, none.
 
         Args:
             tasks: Made with `Task(fn, trigger=…)`, not added yet, all for the same store. A store
                 with a server takes them in one round trip, or in few.
+            connection: As for `aadd_task`; they are then added one after the other.
 
         Raises:
             TaskOptionError: A task is wrong, or they are for several stores.
             ConflictIdError: An id is taken, or is there twice.
             TransientTaskError, SerializationError: The store cannot keep one of them.
+            StoreError: The store failed, or it has no transactions for `connection` to be of.
         """
         added = list(tasks)
-        await self._operations.add_many(added)
+        await self._operations.add_many(added, connection)
         return added
 
     add_tasks = blocking(aadd_tasks)
@@ -219,19 +222,32 @@ class TaskOperations(TaskInspection):
 
     real_add_task = blocking(areal_add_task)
 
+    @joins_transaction
     @on_engine
     async def aupdate_task(
-        self, /, task_id: Task | str, store: str | None = None, **updates: Any
+        self,
+        /,
+        task_id: Task | str,
+        store: str | None = None,
+        *,
+        connection: Any = None,
+        **updates: Any,
     ) -> Task:
         """Change options of a task: `fn`, `args`, `name`, `max_instances` and so on.
 
         Everything is checked before anything is changed. A new trigger gives a new next run time,
         unless `next_run_time` is given too.
 
+        Args:
+            task_id, store: The task.
+            connection: As for `aadd_task`: the change counts once the transaction is committed.
+            updates: The options.
+
         Raises:
             TaskOptionError: An option does not exist, cannot be changed, or has a bad value.
+            StoreError: The store failed, or it has no transactions for `connection` to be of.
         """
-        return await self._operations.update(task_id, store, updates)
+        return await self._operations.update(task_id, store, updates, connection)
 
     update_task = blocking(aupdate_task)
 

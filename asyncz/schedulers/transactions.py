@@ -1,4 +1,4 @@
-"""Adding tasks within a transaction of the caller's, on the caller's loop."""
+"""Adding and changing tasks within a transaction of the caller's, on the caller's loop."""
 
 from __future__ import annotations
 
@@ -56,8 +56,12 @@ def joins_transaction(
     return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, R]]", call)
 
 
-def callers_connection(connection: Any) -> CallersConnection | None:
+def callers_connection(connection: Any, coroutine: str) -> CallersConnection | None:
     """The connection that a call was given, if any.
+
+    Args:
+        connection: It, as `joins_transaction` hands it on.
+        coroutine: What to await instead of a synchronous call.
 
     Raises:
         BlockingCallError: It was a synchronous call, which cannot use a connection of a loop.
@@ -66,7 +70,7 @@ def callers_connection(connection: Any) -> CallersConnection | None:
         return connection
     raise BlockingCallError(
         "A connection can only be used by a coroutine; use "
-        "'await scheduler.aadd_task(…, connection=connection)'."
+        f"'await scheduler.{coroutine}(…, connection=connection)'."
     )
 
 

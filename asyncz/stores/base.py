@@ -113,7 +113,10 @@ class BaseStore(BaseModel):
             a second of one another may go beyond it.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    # The value of a wrong option may be a password.
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True
+    )
 
     in_process: ClassVar[bool] = False
     """Whether every operation ends without ever waiting, and the tasks live only in this process.

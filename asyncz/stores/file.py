@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import Field, PrivateAttr
 
 from asyncz.enums import RunState
-from asyncz.exceptions import ConflictIdError, StoreError, TaskLookupError
+from asyncz.exceptions import ConfigurationError, ConflictIdError, StoreError, TaskLookupError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
 from asyncz.stores.cluster import (
@@ -65,6 +65,9 @@ class FileStore(SerializingStore, ClusterStore):
         cleanup_directory: Remove the tasks at shutdown, and the directory if it is empty then.
         lock_timeout: Seconds to wait for another process.
         serializer, allowed_callables, max_payload: See `SerializingStore`.
+
+    Raises:
+        ConfigurationError: The directory is empty.
     """
 
     forbidden_characters: ClassVar[frozenset[str]] = frozenset()
@@ -82,6 +85,10 @@ class FileStore(SerializingStore, ClusterStore):
     _begun: tuple[list[Any], asyncio.Future[list[bool]]] | None = PrivateAttr(default=None)
 
     def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
+        if directory == "":  # a variable of the environment that is not set
+            raise ConfigurationError(
+                "FileStore: directory is empty; give its path, or '.' for the current directory."
+            )
         options["directory"] = directory
         super().__init__(**options)
 

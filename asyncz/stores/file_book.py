@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from logging import Logger
 from pathlib import Path
 
-from asyncz.exceptions import StoreError
+from asyncz.exceptions import StoreError, StoreFormatError
 from asyncz.stores.file_directory import RecordDirectory
 from asyncz.stores.file_journal import Change, Journal
 from asyncz.stores.file_ledger import OLD_VERSIONS, VERSION, Ledger, Part, Row
@@ -197,7 +197,7 @@ class RunBook:
     def _check_version(self, head: Change) -> None:
         if head["v"] != VERSION and head["v"] not in OLD_VERSIONS:
             self.close()
-            raise StoreError(
+            raise StoreFormatError(
                 f"The runs of the store {self._alias!r} have the version {str(head['v'])[:20]}; "
                 f"this asyncz reads version {VERSION}. Run the release that wrote them, or a "
                 f"newer one."

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+try:
+    # Here, and not in the modules that use it: this is the first that is imported.
+    import pymongo.asynchronous.collection  # noqa: F401  # older ones have none
+except ImportError as exc:
+    raise ImportError(
+        "MongoDBStore needs the package pymongo; pip install 'asyncz[mongo]'.", name=exc.name
+    ) from exc
+
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Annotated, Any, TypeVar
@@ -13,7 +21,7 @@ from asyncz.exceptions import ConfigurationError
 from asyncz.stores.cluster import Pulse
 from asyncz.stores.mongo_adding import MongoAdding
 from asyncz.stores.mongo_attending import MongoAttending
-from asyncz.stores.mongo_client import Link, check_client, open_link
+from asyncz.stores.mongo_client import Link, check_client, check_uri, open_link
 from asyncz.stores.mongo_cluster import Parts
 from asyncz.stores.mongo_documents import segments_of
 from asyncz.stores.mongo_pulse import MongoPulse
@@ -47,6 +55,9 @@ class MongoDBStore(MongoAttending):
         uri: Makes a client of the store's own, of Motor if that is installed, which is closed at
             the shutdown. With neither, `mongodb://localhost:27017`.
         serializer, allowed_callables, max_payload: See `SerializingStore`.
+
+    Raises:
+        ConfigurationError: The client or the URI is none that can be used.
     """
 
     # The options may hold a password, which the errors of Pydantic would show.
@@ -73,6 +84,8 @@ class MongoDBStore(MongoAttending):
         if self.client is not None and self.uri is not None:
             raise ConfigurationError("MongoDBStore: give a client or a uri, not both.")
         check_client(self.client)
+        if self.uri is not None:
+            check_uri(self.uri)
 
     @field_validator("collection")
     @classmethod

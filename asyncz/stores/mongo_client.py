@@ -10,30 +10,27 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl
 
+import pymongo
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import AutoReconnect, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
 from asyncz.exceptions import ConfigurationError, StoreError, StoreTimeoutError
 from asyncz.stores.base import StoreHost
 from asyncz.text import printable
-
-try:
-    import pymongo
-    from bson.codec_options import CodecOptions
-    from bson.errors import BSONError
-    from pymongo.asynchronous.collection import AsyncCollection
-    from pymongo.errors import AutoReconnect, PyMongoError, ServerSelectionTimeoutError
-    from pymongo.errors import ConfigurationError as DriverConfigurationError
-    from pymongo.read_concern import ReadConcern
-    from pymongo.read_preferences import ReadPreference
-    from pymongo.write_concern import WriteConcern
-except ImportError as exc:  # pragma: no cover - the tests have it
-    raise ImportError(
-        "MongoDBStore needs a driver of MongoDB; install it with: pip install 'asyncz[mongo]'"
-    ) from exc
 
 __all__ = [
     "Collection",
     "Document",
     "Link",
     "check_client",
+    "check_uri",
     "driver_errors",
     "like",
     "open_link",
@@ -60,6 +57,10 @@ BEGIN_TIMEOUT = 5.0
 GOODBYE = 2.0
 """Seconds that saying goodbye to the server may take."""
 ERROR_LENGTH = 300
+URI_FORM = (
+    "must be like mongodb://user:password@host:27017/?option=value, or begin with mongodb+srv://, "
+    "with user and password percent-encoded."
+)
 
 
 def check_client(client: Any) -> None:
@@ -71,6 +72,19 @@ def check_client(client: Any) -> None:
         "client must be an AsyncIOMotorClient of Motor, an AsyncMongoClient of PyMongo or a URI, "
         f"not {kind}, which would block the event loop or does not know asyncio."
     )
+
+
+def check_uri(uri: str) -> None:
+    """Raise ConfigurationError unless it may be a URI of MongoDB's. No part of it is shown: it may
+    hold a password."""
+    fits = uri.startswith(("mongodb://", "mongodb+srv://"))
+    if uri.startswith("mongodb://"):  # for the other it would ask the DNS, at the start it does
+        try:
+            parse_uri(uri, validate=False)
+        except (PyMongoError, ValueError, TypeError):
+            fits = False
+    if not fits:
+        raise ConfigurationError(f"MongoDBStore: the uri {URI_FORM}")
 
 
 def _is_motor(client: Any) -> bool:
@@ -212,8 +226,7 @@ async def _make_client(uri: str, alias: str) -> Any:
         # Not chained: such errors quote pieces of the URI, which may be of its password.
         raise StoreError(
             f"The store {alias!r} (MongoDBStore) cannot use its URI ({type(exc).__name__}); it "
-            "must be like mongodb://user:password@host:27017/?option=value, with user and "
-            "password percent-encoded."
+            f"{URI_FORM}"
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pymongo import DeleteMany, UpdateMany
 from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTimeoutError
 
-from asyncz.exceptions import StoreError
+from asyncz.exceptions import StoreFormatError
 from asyncz.stores.mongo_client import Collection, Document, Link, repeated
 from asyncz.stores.mongo_documents import (
     DUE_ORDER,
@@ -76,7 +76,7 @@ async def prepare(collections: Collections, alias: str) -> None:
     Safe when many do so at once.
 
     Raises:
-        StoreError: A newer release has written it.
+        StoreFormatError: A newer release has written it.
     """
     meta = collections.meta
     found = await meta.find_one({"_id": SCHEMA})
@@ -87,7 +87,7 @@ async def prepare(collections: Collections, alias: str) -> None:
             found = await meta.find_one({"_id": SCHEMA})
     version = SCHEMA_VERSION if found is None else found.get("version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise StoreError(
+        raise StoreFormatError(
             f"The store {alias!r} (MongoDBStore): the collection {collections.tasks.name!r} has "
             f"version {version!r}, and this release of asyncz understands {SCHEMA_VERSION}; "
             "upgrade asyncz, or give the store another collection."

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+try:
+    # Here, and not in the modules that use it: this is the first that is imported.
+    import redis.asyncio  # noqa: F401
+except ImportError as exc:
+    raise ImportError(
+        "RedisStore needs the package redis; pip install 'asyncz[redis]'.", name=exc.name
+    ) from exc
+
 import asyncio
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
 
 from asyncz.exceptions import ConfigurationError
 from asyncz.stores.redis_keys import RedisKeys, tag_of
-
-try:
-    from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.connection import parse_url
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-    from redis.crc import key_slot
-except ImportError as exc:
-    raise ImportError("The Redis store needs redis: pip install 'asyncz[redis]'") from exc
 
 __all__ = ["RedisOptions"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from logging import Logger
 
-from asyncz.exceptions import StoreError
+from asyncz.exceptions import StoreError, StoreFormatError
 from asyncz.stores.redis_calls import RedisCalls
 
 __all__ = ["check_durability", "open_keys"]
@@ -41,11 +41,15 @@ UNKNOWN = "it does not say whether it keeps an append-only file (INFO is not all
 
 
 async def open_keys(calls: RedisCalls) -> None:
-    """Make the keys of a store, or recognise them. Raises StoreError if they are not its own."""
+    """Make the keys of a store, or recognise them.
+
+    Raises:
+        StoreFormatError: They are not its own, or of a newer release.
+    """
     verdict, key, found = (part.decode(errors="replace") for part in await calls("open", LAYOUT))
     if verdict in REFUSALS:
         text = REFUSALS[verdict].format(key=key, found=found)
-        raise StoreError(f"The store {calls.alias!r} cannot be opened: {text}.")
+        raise StoreFormatError(f"The store {calls.alias!r} cannot be opened: {text}.")
 
 
 async def check_durability(
@@ -97,7 +101,7 @@ def _check_release(alias: str, facts: Mapping[str, str]) -> None:
     release = facts.get("redis_version", "")
     numbers = tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST:
-        raise StoreError(
+        raise StoreFormatError(
             f"The Redis server of the store {alias!r} is {release}; it must be 6.2 or newer."
         )
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 try:
+    # SQLAlchemy does not bring greenlet everywhere, and says so at the first query only.
+    import greenlet  # type: ignore[import-untyped]  # noqa: F401
     import sqlalchemy.ext.asyncio  # noqa: F401
 except ImportError as exc:
     raise ImportError(
-        "SQLAlchemyStore needs SQLAlchemy 2; pip install 'asyncz[sqlalchemy]'."
+        "SQLAlchemyStore needs SQLAlchemy 2 with greenlet; pip install 'asyncz[sqlalchemy]'.",
+        name=exc.name,
     ) from exc
 
 import asyncio
@@ -21,14 +24,20 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from asyncz.clock import SystemClock
-from asyncz.exceptions import StoreError
+from asyncz.exceptions import StoreError, StoreFormatError
 from asyncz.serializers.json import to_microseconds
 from asyncz.stores.cluster import Pulse
 from asyncz.stores.records import Place, Row, Step, StoredRow
 from asyncz.stores.sqlalchemy_claims import make_steps
 from asyncz.stores.sqlalchemy_cluster import SQLClusterStore
 from asyncz.stores.sqlalchemy_database import CallersTransaction, Database, OwnDatabase, TakenError
-from asyncz.stores.sqlalchemy_dialects import async_url, check_settings, is_in_memory
+from asyncz.stores.sqlalchemy_dialects import (
+    async_url,
+    check_database,
+    check_settings,
+    is_in_memory,
+    missing_directory,
+)
 from asyncz.stores.sqlalchemy_migrations import (
     SCHEMA_VERSION,
     check_not_newer,
@@ -95,6 +104,7 @@ class SQLAlchemyStore(SQLClusterStore):
         given = database if isinstance(database, AsyncEngine) else async_url(database)
         options["database"] = given
         super().__init__(**options)
+        check_database(given if isinstance(given, URL) else given.url, self.database_schema)
         check_settings(self.session_settings)
         self._tables = make_tables(self.metadata, self.tablename, self.database_schema)
         self._rows = Rows(self._tables)
@@ -201,7 +211,15 @@ class SQLAlchemyStore(SQLClusterStore):
             self.engine_options,
             self._home,
         )
-        await self._prepare_tables(self._own)
+        try:
+            await self._prepare_tables(self._own)
+        except StoreError as exc:
+            if (directory := missing_directory(self._own.engine.url)) is None:
+                raise
+            raise StoreError(
+                f"The store {self.alias!r} cannot make its SQLite database: there is no directory "
+                f"{directory!r}; make it, or name another one in the URL."
+            ) from exc
         self._sharing = Sharing(self._own, self._tables, self.host.clock)
         await self._sharing.forget_nodes()
 
@@ -231,7 +249,7 @@ class SQLAlchemyStore(SQLClusterStore):
             upgrade(connection, self._tables)
 
         version = await own.run(look)
-        check_not_newer(version, self._tables)
+        check_not_newer(version, self._tables, self.alias)
         if version == SCHEMA_VERSION:
             return
         if not self.create_tables:
@@ -314,8 +332,15 @@ class SQLAlchemyStore(SQLClusterStore):
         return await self._database.run(work, transaction=True)
 
     async def _fetch(self, key: str) -> StoredRow | None:
+        is_joined = self._joined is not None
+
         def work(connection: Connection, _: bool) -> StoredRow | None:
-            return self._rows.fetch(connection, key)
+            row = self._rows.fetch(connection, key)
+            if row is None or not is_joined:
+                return row
+            # As it is now, and not when the caller's transaction began; until that ends, nobody
+            # else changes it. Not at once: MySQL would lock the gap where there is no row.
+            return self._rows.fetch(connection, key, lock=True)
 
         return await self._database.run(work)
 
@@ -362,7 +387,7 @@ class SQLAlchemyStore(SQLClusterStore):
 def _check_server(dialect: Dialect) -> None:
     version = dialect.server_version_info or ()
     if dialect.name == "sqlite" and version < OLDEST_SQLITE:
-        raise StoreError(
+        raise StoreFormatError(
             f"SQLite {'.'.join(map(str, version))} is too old, a SQLAlchemyStore needs "
             f"{'.'.join(map(str, OLDEST_SQLITE))}; use a Python that is linked with a newer one."
         )

@@ -173,7 +173,8 @@ class OwnDatabase:
         """The database in words, without its password."""
         url = self._engine.url
         host = f"{url.host}{f':{url.port}' if url.port else ''}/" if url.host else ""
-        return f"{url.get_backend_name()} {host}{url.database or ':memory:'}"
+        nameless = ":memory:" if self.family == "sqlite" else ""
+        return f"{url.get_backend_name()} {host}{url.database or nameless}"
 
     async def close(self, at_once: bool) -> None:
         """Close the connections, if they are ours.

@@ -22,11 +22,13 @@ __all__ = [
     "Settings",
     "async_url",
     "can_skip_locked",
+    "check_database",
     "check_settings",
     "hang_up",
     "is_conflict_of_others",
     "is_in_memory",
     "make_engine",
+    "missing_directory",
 ]
 
 Settings = Mapping[str, str | int | float | None]
@@ -39,11 +41,11 @@ FAMILIES = {
     "mariadb": "mysql",
 }
 DRIVERS: dict[str, dict[str, str]] = {
-    "sqlite": {"aiosqlite": "sqlalchemy"},
-    "postgresql": {"asyncpg": "postgresql", "psycopg": "postgresql"},
-    "mysql": {"asyncmy": "mysql", "aiomysql": "mysql"},
+    "sqlite": {"aiosqlite": "'asyncz[sqlalchemy]'"},
+    "postgresql": {"asyncpg": "'asyncz[postgresql]'", "psycopg": "'psycopg[binary]'"},
+    "mysql": {"asyncmy": "'asyncz[mysql]'", "aiomysql": "aiomysql"},
 }
-"""The drivers that can be awaited, best first, each with the extra that brings it."""
+"""The drivers that can be awaited, best first, each with what to install for it."""
 
 OTHER_DRIVERS = {
     "pysqlite", "psycopg2", "psycopg2cffi", "psycopg_async", "pg8000", "pymysql", "mysqldb",
@@ -131,8 +133,39 @@ def _installed_driver(family: str) -> str:
     raise _missing(*next(iter(DRIVERS[family].items())))
 
 
-def _missing(driver: str, extra: str) -> ImportError:
-    return ImportError(f"{driver} is not installed; pip install 'asyncz[{extra}]'.", name=driver)
+def _missing(driver: str, package: str) -> ImportError:
+    return ImportError(f"{driver} is not installed; pip install {package}", name=driver)
+
+
+def check_database(url: URL, schema: str | None) -> None:
+    """Raise ConfigurationError unless a URL says which database is meant. None of it is shown.
+
+    Args:
+        url: From `async_url`, or an engine's.
+        schema: Of the tables.
+    """
+    backend = url.get_backend_name()
+    if backend == "sqlite" and url.host:
+        raise ConfigurationError(
+            "The URL of a SQLite database has no host: write sqlite:///jobs.db, with three "
+            "slashes, for a file in the current directory, sqlite:////var/lib/app/jobs.db for "
+            "another one."
+        )
+    if FAMILIES.get(backend) == "mysql" and not url.database and schema is None:
+        raise ConfigurationError(
+            f"The URL names no database; it needs one at its end, {backend}://user:password@host"
+            "/name, or give schema."
+        )
+
+
+def missing_directory(url: URL) -> str | None:
+    """The directory that a SQLite file should be in and that is not there."""
+    if url.get_backend_name() != "sqlite" or is_in_memory(url) or not url.database:
+        return None
+    if url.database.startswith("file:"):
+        return None
+    directory = os.path.dirname(os.path.abspath(url.database))
+    return None if os.path.isdir(directory) else directory
 
 
 def is_in_memory(url: URL) -> bool:

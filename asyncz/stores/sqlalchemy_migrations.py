@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateColumn
 
-from asyncz.exceptions import StoreError
+from asyncz.exceptions import StoreError, StoreFormatError
 from asyncz.stores.sqlalchemy_schema import (
     DEFAULT_TABLENAME,
     Tables,
@@ -50,7 +50,7 @@ def _create(connection: Connection, tables: Tables) -> None:
     if existing.has_table(name, schema=schema):
         columns = {column["name"] for column in existing.get_columns(name, schema=schema)}
         if not columns >= {"id", "next_run_us", "added", "rev", "record"}:
-            raise StoreError(
+            raise StoreFormatError(
                 f"There is a table {name!r} in the database that is not one of this store; "
                 "give another tablename, or rename the table."
             )
@@ -119,7 +119,7 @@ def upgrade_tables(
         tablename, schema: As for the store.
 
     Raises:
-        StoreError: The tables are those of a newer release, or somebody else's.
+        StoreFormatError: The tables are those of a newer release, or somebody else's.
     """
     upgrade(connection, make_tables(None, tablename, schema))
 
@@ -146,13 +146,14 @@ def upgrade(connection: Connection, tables: Tables) -> None:
             _write_version(connection, tables.meta, number)
 
 
-def check_not_newer(version: int, tables: Tables) -> None:
-    """Raise StoreError if the schema has a version that this release does not know."""
+def check_not_newer(version: int, tables: Tables, alias: str | None = None) -> None:
+    """Raise StoreFormatError if the schema has a version that this release does not know."""
     if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"The tables of {tables.tasks.name!r} have the schema version {version}, this release "
-            f"of asyncz knows those up to {SCHEMA_VERSION}; install the newer release that made "
-            "them, or give another tablename."
+        whose = "" if alias is None else f"The store {alias!r} cannot be opened: the "
+        raise StoreFormatError(
+            f"{whose or 'The '}tables of {tables.tasks.name!r} have the schema version {version}, "
+            f"this release of asyncz knows those up to {SCHEMA_VERSION}; install the newer release "
+            "that made them, or give another tablename."
         )
 
 

@@ -154,10 +154,10 @@ class Rows:
 
     # Reading.
 
-    def fetch(self, connection: Connection, key: str) -> StoredRow | None:
-        """The row of that key."""
-        found = connection.execute(select(*self.columns).where(self.table.c.id == key))
-        row = found.one_or_none()
+    def fetch(self, connection: Connection, key: str, lock: bool = False) -> StoredRow | None:
+        """The row of that key, locked or not."""
+        wanted = select(*self.columns).where(self.table.c.id == key)
+        row = connection.execute(wanted.with_for_update() if lock else wanted).one_or_none()
         return None if row is None else StoredRow._make(row)
 
     def page(

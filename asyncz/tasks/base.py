@@ -143,7 +143,7 @@ class Task(BaseModel):
         try:
             self._take_checked(options)
         except ValidationError as exc:
-            raise TaskOptionError(explain(exc)) from None
+            raise TaskOptionError(explain(exc, type(self).model_fields)) from None
         if self.fn is not None:
             check_arguments(self.fn, self.args, self.kwargs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -69,10 +69,17 @@ def resolve_callable(fn: Callable[..., Any] | str) -> dict[str, Any]:
     return {"fn": fn, "fn_reference": reference_to(fn)}
 
 
-def explain(error: ValidationError) -> str:
-    """All that was wrong, by option, without the values: they may be secrets."""
+def explain(error: ValidationError, known: Iterable[str]) -> str:
+    """All that was wrong, by option, without the values: they may be secrets.
+
+    Args:
+        error: It.
+        known: The options that there are.
+    """
     parts: Sequence[str] = [
-        f"{'.'.join(str(step) for step in item['loc'][:1])}: {item['msg']}"
+        f"{item['loc'][0]} is not an option (the options are {', '.join(sorted(known))})"
+        if item["type"] == "extra_forbidden"
+        else f"{'.'.join(str(step) for step in item['loc'][:1])}: {item['msg']}"
         for item in error.errors(include_input=False, include_url=False, include_context=False)
     ]
     return "Bad task options: " + "; ".join(dict.fromkeys(parts)) + "."

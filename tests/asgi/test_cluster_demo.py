@@ -11,24 +11,31 @@ import httpx
 
 from .demos import answers, demo, wait_for
 
-ROW = re.compile(r"<tr><td>([\d:]+)<td>(\w+)<td>(\w+)<td>([^<]*)<td>(\d*)<td>")
+ROW = re.compile(r"<tr><td>([\d:]+)<td>(\w+)<td>(\w+)<td>([^<]*)<td>(\d*)<td>([^<]*)")
+WORKER = re.compile(r"<li>(worker-\d+): ")
 
 
 class Page:
-    """What the page shows: due, task, state, worker and attempt of each run."""
+    """What the page shows: due, task, state, worker, attempt and note of each run."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        return ROW.findall(httpx.get(self._address, timeout=20).text)
+    def rows(self) -> list[tuple[str, str, str, str, str, str]]:
+        return ROW.findall(self._text())
+
+    def workers(self) -> list[str]:
+        return WORKER.findall(self._text())
 
     def owner_of_a_report(self) -> int | None:
         """The process that writes the report now."""
-        for _, task, state, worker, _ in self.rows():
+        for _, task, state, worker, _, _ in self.rows():
             if (task, state) == ("report", "running"):
-                return int(worker.split("-")[-2])
+                return int(worker.split("-")[-1])
         return None
+
+    def _text(self) -> str:
+        return httpx.get(self._address, timeout=20).text
 
 
 def test_each_second_has_one_run_and_what_a_killed_worker_left_is_taken_over() -> None:
@@ -41,11 +48,13 @@ def test_each_second_has_one_run_and_what_a_killed_worker_left_is_taken_over() -
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
 
-        wait_for(lambda: any(task == "report" and n == "2" for _, task, _, _, n in page.rows()))
+        wait_for(lambda: any(row[1] == "report" and row[4] == "2" for row in page.rows()))
 
         again = next(row for row in page.rows() if row[1] == "report" and row[4] == "2")
-        assert again[3].split("-")[-2] != str(killed)
-        times = Counter(due for due, task, _, _, _ in page.rows() if task == "tick")
+        assert again[3] in page.workers()
+        assert again[3] != f"worker-{killed}"
+        assert again[5].startswith("taken over, as its worker was killed")
+        times = Counter(row[0] for row in page.rows() if row[1] == "tick")
         assert len(times) > 5
         assert set(times.values()) == {1}
         running.process.send_signal(signal.SIGINT)

@@ -16,18 +16,23 @@ __all__ = ["ATTEMPTS", "KEYS", "REACTIONS", "forget"]
 ATTEMPTS: Counter[str] = Counter()
 KEYS: list[tuple[str, int, str]] = []
 """Of each call: the task, the attempt, and the key for services that do a thing once."""
+FENCES: list[int] = []
+"""Of each call."""
 REACTIONS: list[tuple[str, Run]] = []
 CLOCKS: list[VirtualClock] = []
 LET_GO = Event()
+HAS_ASKED = Event()
 
 
 def forget(clock: VirtualClock) -> None:
     """Begin anew, on this clock."""
     ATTEMPTS.clear()
     KEYS.clear()
+    FENCES.clear()
     REACTIONS.clear()
     CLOCKS[:] = [clock]
     LET_GO.clear()
+    HAS_ASKED.clear()
 
 
 def note() -> int:
@@ -35,6 +40,7 @@ def note() -> int:
     run = current_run()
     ATTEMPTS[run.task_id] += 1
     KEYS.append((run.task_id, run.attempt, run.idempotency_key))
+    FENCES.append(run.fence)
     return ATTEMPTS[run.task_id]
 
 
@@ -89,6 +95,15 @@ async def holds_on_once() -> None:
         await asyncio.Event().wait()
 
 
+async def holds_on_and_fails() -> None:
+    """The first call never ends; the third fails, which is one that waited behind another."""
+    number = note()
+    if number == 1:
+        await asyncio.Event().wait()
+    if number == 3:
+        raise ConnectionError("on purpose")
+
+
 def blocks() -> None:
     """A thread that waits until the test lets it go."""
     note()
@@ -99,6 +114,16 @@ def sleeps(seconds: float) -> int:
     """By the clock of the machine."""
     time.sleep(seconds)
     return current_run().attempt
+
+
+def asks_late() -> None:
+    """A thread that asks who it is when it is let go, and then is not waited for any more."""
+    ATTEMPTS["late"] += 1
+    if ATTEMPTS["late"] == 1:
+        LET_GO.wait(20)
+        KEYS.append(("late", current_run().attempt, ""))
+        FENCES.append(current_run().fence)
+        HAS_ASKED.set()
 
 
 async def says() -> None:
@@ -116,7 +141,7 @@ def says_in_a_process() -> str:
     run = current_run()
     run.progress(0.5)
     run.log("from there")
-    return f"{run.task_id} {run.attempt} {run.idempotency_key}"
+    return f"{run.task_id} {run.attempt} {run.fence} {run.idempotency_key}"
 
 
 async def returns(value: Any) -> Any:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from asyncz import NativeAsyncIOScheduler, RunState, current_run
+from asyncz import NativeAsyncIOScheduler, Retry, RunState, current_run
 from asyncz.exceptions import NoCurrentRunError
 from asyncz.testing import VirtualClock
 
 from . import jobs
 from .conftest import MakeScheduler
-from .test_attempts import START, after, the_run
+from .places import PERSISTENT
+from .test_attempts import EVERY_10_S, START, after, the_run
 from .test_timeouts import ended, in_real_time
 
 
@@ -61,6 +62,68 @@ async def test_a_run_knows_what_it_is_of(
     assert jobs.KEYS == [("a@b", 1, "a@b@2026-01-01T00:00:03+00:00")]
     run = await scheduler.aget_run(jobs.KEYS[0][2])
     assert (run.task_id, run.scheduled_time) == ("a@b", after(3))
+
+
+async def test_its_fence_grows_with_each_attempt(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(jobs.fails, args=[2], id="a", retry=EVERY_10_S)
+    await clock.advance(minutes=1)
+    assert jobs.FENCES == [1, 2, 3]
+    assert (await the_run(scheduler)).token == 3
+
+
+@pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
+async def test_its_fence_grows_when_another_worker_takes_it_over(
+    make_scheduler: MakeScheduler, clock: VirtualClock
+) -> None:
+    first = make_scheduler()
+    await first.start()
+    await first.aadd_task(jobs.holds_on_once, id="a")
+    await clock.advance(seconds=1)
+    await first.shutdown(wait=False)
+    async with make_scheduler() as second:
+        await clock.advance(seconds=30)
+        assert jobs.FENCES == [1, 2]
+        assert (await the_run(second)).token == 2
+
+
+@pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
+async def test_the_fence_of_one_that_waited_behind_another_grows_too(
+    make_scheduler: MakeScheduler, clock: VirtualClock
+) -> None:
+    first = make_scheduler()
+    await first.start(paused=True)
+    await first.aadd_task(
+        jobs.holds_on_and_fails, "interval", seconds=10, start_at=START, id="a", coalesce=False,
+        retry=EVERY_10_S,
+    )  # fmt: skip
+    await clock.advance(seconds=15)
+    first.resume()
+    await clock.advance(seconds=1)
+    await first.shutdown(wait=False)
+    async with make_scheduler() as second:
+        await clock.advance(seconds=30)
+        await second.apause_task("a")
+    called = zip(jobs.KEYS, jobs.FENCES, strict=True)
+    seen = [(run_id[-14:-6], fence) for (_, _, run_id), fence in called]
+    assert seen[:3] == [("00:00:00", 1), ("00:00:00", 2), ("00:00:10", 2)]
+    assert [fence for at, fence in seen[3:] if at == "00:00:10"] == [3]
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_a_thread_that_was_left_alone_does_not_take_itself_for_the_next_attempt(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    policy = Retry(attempts=2, wait=1, on=TimeoutError)
+    await scheduler.aadd_task(jobs.asks_late, id="late", timeout=5.0, retry=policy)
+    await clock.advance(seconds=5.5)
+    async with asyncio.timeout(10):
+        while jobs.ATTEMPTS["late"] < 2:
+            await clock.advance(seconds=1)
+    jobs.LET_GO.set()
+    assert await asyncio.to_thread(jobs.HAS_ASKED.wait, 10)
+    assert (jobs.KEYS, jobs.FENCES) == ([("late", 1, "")], [1])
 
 
 def test_outside_of_a_run_there_is_none() -> None:
@@ -112,7 +175,7 @@ async def test_a_run_in_a_process_says_it_with_its_outcome(make_store: object) -
         await scheduler.aadd_task(jobs.says_in_a_process, id="a", executor="processes")
         run = await ended(scheduler, "a")
         assert (run.state, run.progress, run.log) == (RunState.SUCCEEDED, 0.5, ("from there",))
-        assert run.result == f"a 1 {run.id}"
+        assert run.result == f"a 1 1 {run.id}"
     finally:
         await scheduler.shutdown(wait=False)
 

@@ -124,6 +124,26 @@ def test_bad_options_of_a_plugin_are_named(options: dict[str, Any], complaint: s
         PluginRegistry().create("executor", "threadpool", options)
 
 
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"database": "sqlite://"}, r"'jobs' is a mapping without 'type'.*file, memory, mongo"),
+        ({"type": None}, r"'jobs' is a mapping without 'type'"),
+        ("postgresql://u:s3cr3t@h/d", r"type of the store 'jobs' is a URL.*'database': URL"),
+        ({"type": "redis://:s3cr3t@h"}, "type of the store 'jobs' is a URL"),
+        (MemoryStore, "'jobs' must be a BaseStore.*not the class MemoryStore"),
+        (5, "'jobs' must be a BaseStore.*not an object of the type int"),
+        ({"type": "sqlalchemy", "url": "s3cr3t"}, r"'sqlalchemy': database is missing.* schema,"),
+        ({"type": "file"}, "'file': directory is missing"),
+        ({"type": "redis", "pasword": "s3cr3t"}, r"'redis': pasword: Extra.* host, .*password"),
+    ],
+)
+def test_what_is_wrong_with_a_store_is_said_without_secrets(config: Any, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        AsyncIOScheduler(stores={"jobs": config})
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_a_scheduler_takes_triggers_as_an_option() -> None:
     scheduler = AsyncIOScheduler(timezone="UTC", triggers={"mine": MyTrigger})
     task = scheduler.add_task(print, "mine", hours=1)

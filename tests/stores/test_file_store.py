@@ -402,6 +402,18 @@ def test_bad_options_are_refused(directory: Path, options: dict[str, Any]) -> No
         FileStore(directory, **options)
 
 
+def test_a_directory_without_a_name_is_not_the_current_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"directory is empty.*'\.'"):
+        FileStore("")
+
+
+def test_the_value_of_a_wrong_option_is_not_shown(directory: Path) -> None:
+    with pytest.raises(ValidationError) as caught:
+        FileStore(directory, encryption_key="s3cr3t")
+    assert "encryption_key" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_allowed_callables_belong_to_the_serializer_that_is_given(directory: Path) -> None:
     with pytest.raises(ConfigurationError, match="allowed_callables"):
         FileStore(directory, serializer=JSONSerializer(), allowed_callables=("a:*",))

@@ -14,7 +14,13 @@ from pydantic import ValidationError
 from pymongo import AsyncMongoClient
 
 from asyncz import AsyncIOScheduler, NativeAsyncIOScheduler
-from asyncz.exceptions import ConfigurationError, StoreError, StoreTimeoutError, TaskLookupError
+from asyncz.exceptions import (
+    ConfigurationError,
+    StoreError,
+    StoreFormatError,
+    StoreTimeoutError,
+    TaskLookupError,
+)
 from asyncz.serializers import EncryptedSerializer
 from asyncz.stores import mongo_client
 from asyncz.stores.mongo import MongoDBStore
@@ -86,12 +92,22 @@ def test_the_password_is_not_in_what_a_store_shows_of_itself() -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        NOBODY,
         f"mongodb://user:{CANARY}:x@y@127.0.0.1:1/",
         f"mongodb://user@127.0.0.1:{CANARY}/",
+        f"mongodb://user:{CANARY}@",
         f"http://user:{CANARY}@127.0.0.1/",
+        CANARY,
     ],
 )
+def test_what_is_no_uri_of_mongodb_is_refused_without_being_shown(uri: str) -> None:
+    for option in ("uri", "client"):
+        with pytest.raises(ConfigurationError, match="must be like mongodb://") as caught:
+            MongoDBStore(**{option: uri})
+        assert CANARY not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("uri", [NOBODY, f"mongodb+srv://user:{CANARY}@127.0.0.1:1/"])
 async def test_the_password_is_in_no_error_and_no_log(
     uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -347,7 +363,7 @@ async def test_a_schema_of_a_newer_release_is_refused(mongo_place: Place) -> Non
     async with open_stores(mongo_place, 1):
         pass
     mongo_place.database["tasks.meta"].update_one({"_id": "schema"}, {"$set": {"version": 4}})
-    with pytest.raises(StoreError, match=r"'mongo'.*version 4.*upgrade"):
+    with pytest.raises(StoreFormatError, match=r"'mongo'.*version 4.*upgrade"):
         async with open_stores(mongo_place, 1):
             pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,8 +23,9 @@ from sqlalchemy import (
     update,
 )
 
+from asyncz import NativeAsyncIOScheduler
 from asyncz.enums import RunState
-from asyncz.exceptions import ConfigurationError, StoreError
+from asyncz.exceptions import ConfigurationError, StoreError, StoreFormatError
 from asyncz.runs.base import RunQuery
 from asyncz.stores import sqlalchemy_migrations
 from asyncz.stores.cluster import Fired, Node, RunEnd, RunOutcome
@@ -204,9 +206,28 @@ async def test_tables_of_a_newer_release_are_refused_and_left_alone(url: URL) ->
         async with engine_for(url) as engine, engine.begin() as connection:
             await connection.execute(update(meta).values(value=SCHEMA_VERSION + 7))
 
-    with pytest.raises(StoreError, match=f"version {SCHEMA_VERSION + 7}.*newer release"):
+    text = f"'tasks'.*version {SCHEMA_VERSION + 7}.*newer release"
+    with pytest.raises(StoreFormatError, match=text):
         async with opened(url):
             pass
+
+
+async def test_what_waiting_does_not_change_is_not_tried_until_the_startup_timeout(
+    tmp_path: Path,
+) -> None:
+    url = URL.create("sqlite", database=str(tmp_path / "jobs.db"))
+    async with opened(url):
+        pass
+    async with engine_for(url) as engine, engine.begin() as connection:
+        newer = update(make_tables(MetaData()).meta).values(value=SCHEMA_VERSION + 1)
+        await connection.execute(newer)
+
+    store = SQLAlchemyStore(url)
+    scheduler = NativeAsyncIOScheduler(stores={"jobs": store}, startup_timeout=600)
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreFormatError, match="'jobs'") as caught:
+            await scheduler.start()
+    assert not hasattr(caught.value, "__notes__")
 
 
 async def test_a_table_of_somebody_else_is_refused_and_left_alone(url: URL) -> None:

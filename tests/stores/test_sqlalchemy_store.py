@@ -69,6 +69,31 @@ def test_what_is_no_url_that_can_be_used_is_refused_without_being_shown(bad: Any
     assert CANARY not in str(caught.value)
 
 
+@pytest.mark.parametrize("driver", ["mysql", "mariadb+asyncmy", "mysql+aiomysql"])
+def test_a_url_that_names_no_database_is_refused(driver: str) -> None:
+    for end in ("", "/", "/?charset=utf8mb4"):
+        with pytest.raises(ConfigurationError, match=r"names no database.*@host/name") as caught:
+            SQLAlchemyStore(f"{driver}://root:{CANARY}@127.0.0.1{end}")
+        assert CANARY not in str(caught.value)
+    SQLAlchemyStore(f"{driver}://root@127.0.0.1/", schema="jobs")
+
+
+def test_a_url_of_sqlite_with_two_slashes_is_refused() -> None:
+    for bad in ("sqlite://jobs.db", f"sqlite://u:{CANARY}@jobs.db/x"):
+        with pytest.raises(ConfigurationError, match=r"sqlite:///jobs\.db") as caught:
+            SQLAlchemyStore(bad)
+        assert CANARY not in str(caught.value)
+
+
+async def test_the_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"'tasks'.*no directory '{tmp_path}/not/there'"):
+        async with opened(f"sqlite:///{tmp_path}/not/there/jobs.db"):
+            pass
+    with pytest.raises(StoreError, match=f"sqlite {tmp_path}.*unable to open"):
+        async with opened(f"sqlite:///{tmp_path}"):
+            pass
+
+
 @given(st.lists(st.text(min_size=1, max_size=300), min_size=2, max_size=2, unique=True))
 def test_two_ids_never_have_one_key(ids: list[str]) -> None:
     store = SQLAlchemyStore("sqlite://")
