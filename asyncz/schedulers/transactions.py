@@ -18,7 +18,7 @@ S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-TRIES = 3
+TRIES = 10
 
 Call = Callable[[Awaitable[Any]], Awaitable[Any]]
 
@@ -101,12 +101,16 @@ async def put_task(
             # Another worker has added it a moment ago; or there is a record that cannot be read,
             # which the store sets aside.
             stored = await call(store.lookup_task(str(task.id)))
-        if stored is not None and keeps_time and stored.trigger == task.trigger:
-            # A restart must not postpone what is due, nor resume what was paused.
-            task.next_run_time = stored.next_run_time
+        keeps = stored is not None and keeps_time and stored.trigger == task.trigger
         try:
-            await call(store.update_task(task))
+            if stored is None or not keeps:
+                await call(store.update_task(task))
+                return TASK_MODIFIED
+            # A restart must not postpone what is due, nor resume what was paused; nor must it set
+            # back what another worker has fired since.
+            task.next_run_time = stored.next_run_time
+            if await call(store.update_task_if(task, stored.next_run_time)):
+                return TASK_MODIFIED
         except TaskLookupError:
             continue  # it had its last run meanwhile, or was deleted
-        return TASK_MODIFIED
     raise ConflictIdError(task.id, store.alias)

@@ -193,6 +193,22 @@ class BaseStore(BaseModel):
         """Replace the task of that id. Raises TaskLookupError if there is none."""
         raise self._lacks("update_task")
 
+    async def update_task_if(self, task: Task, expected: datetime | None) -> bool:
+        """Replace the task of that id, if its next run time is still `expected` (None: paused).
+
+        Whoever has read a task and writes it back would otherwise set the clock of its schedule
+        back, if another scheduler has fired it meanwhile. A store that several may share does it
+        as one atomic change; this one is for those that nobody else uses.
+
+        Returns:
+            False: it has moved on. Raises TaskLookupError if there is none.
+        """
+        stored = await self.lookup_task(str(task.id))
+        if stored is not None and not is_same_instant(stored.next_run_time, expected):
+            return False
+        await self.update_task(task)
+        return True
+
     async def delete_task(self, task_id: str) -> None:
         """Forget a task. Raises TaskLookupError if there is none."""
         raise self._lacks("delete_task")

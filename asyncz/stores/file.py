@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr
 from asyncz.enums import RunState
 from asyncz.exceptions import ConfigurationError, ConflictIdError, StoreError, TaskLookupError
 from asyncz.runs.base import Run, RunQuery
+from asyncz.serializers.json import to_microseconds
 from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
 from asyncz.stores.cluster import (
     Attended,
@@ -149,6 +150,11 @@ class FileStore(SerializingStore, ClusterStore):
     async def update_task(self, task: Task) -> None:
         self.check_task_id(task.id)
         await self._submit(partial(self._started.update, task))
+
+    async def update_task_if(self, task: Task, expected: datetime | None) -> bool:
+        self.check_task_id(task.id)
+        moment = None if expected is None else to_microseconds(expected)
+        return await self._submit(partial(self._started.update_if, task, moment))
 
     async def delete_task(self, task_id: str) -> None:
         """Forget a task; a record that cannot be read is set aside as `NAME.unreadable-1`.

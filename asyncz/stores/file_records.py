@@ -129,11 +129,22 @@ class FileRecords:
     def update(self, task: Task) -> None:
         record = self.codec.serializer.to_record(task)
         with self.locked():
+            self._update(self._found(record["id"]), record)
+
+    def update_if(self, task: Task, expected: int | None) -> bool:
+        record = self.codec.serializer.to_record(task)
+        with self.locked():
             entry = self._found(record["id"])
-            # A record that cannot be read is somebody's task still; only its name is taken.
-            order = entry.order or self.index.next_order()
-            self._put(record, order, keep_old=entry.error is not None)
-            self.files.sync()
+            if entry.error is None and entry.next_run != expected:
+                return False
+            self._update(entry, record)
+        return True
+
+    def _update(self, entry: Entry, record: Record) -> None:
+        # A record that cannot be read is somebody's task still; only its name is taken.
+        order = entry.order or self.index.next_order()
+        self._put(record, order, keep_old=entry.error is not None)
+        self.files.sync()
 
     def delete(self, task_id: str) -> None:
         with self.locked():

@@ -138,8 +138,8 @@ class MongoDBStore(MongoAttending):
             raise self._not_started()
         return await self._call(lambda: adding.insert(rows)) if rows else None
 
-    async def _replace(self, row: Row) -> bool:
-        return await self._call(lambda: self._started_rows.replace(row))
+    async def _replace(self, row: Row, before: StoredRow | None = None) -> bool:
+        return await self._call(lambda: self._started_rows.replace(row, before))
 
     async def _remove(self, keys: Sequence[str]) -> int:
         return await self._call(lambda: self._started_rows.remove(keys)) if keys else 0

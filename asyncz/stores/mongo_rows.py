@@ -30,6 +30,7 @@ from asyncz.stores.mongo_documents import (
     bound_after,
     bound_until,
     contents_of,
+    long,
     row_of,
     surplus_of,
 )
@@ -138,10 +139,13 @@ class MongoRows:
         # Bounds of the index, so that no page costs more than another.
         return await _rows(found.hint(DUE_ORDER).min(start).max(end), limit)
 
-    async def replace(self, row: Row) -> bool:
-        """Change what a replacement changes. False: there is no such row."""
+    async def replace(self, row: Row, before: StoredRow | None = None) -> bool:
+        """Change what a replacement changes. False: there is no such row, or its next run time is
+        not that of the one before."""
         change = {"$set": contents_of(row), "$unset": surplus_of(row), "$inc": {"rev": 1}}
         it: Document = {"_id": {"$eq": row.key}, **IS_THERE}
+        if before is not None:
+            it["next_run"] = {"$eq": long(before.next_run)}
         done = await repeated(lambda: self._tasks.update_one(it, change))
         return bool(done.matched_count)
 

@@ -62,8 +62,12 @@ class RecordStore(SerializingStore):
         """Insert all, or none and return a key that is taken."""
 
     @abstractmethod
-    async def _replace(self, row: Row) -> bool:
-        """Put a row in the place of the one with its key, which keeps its order. False: none."""
+    async def _replace(self, row: Row, before: StoredRow | None = None) -> bool:
+        """Put a row in the place of the one with its key, which keeps its order. False: none.
+
+        Args:
+            before: Only while the next run time is that of this row.
+        """
 
     @abstractmethod
     async def _remove(self, keys: Sequence[str]) -> int:
@@ -165,6 +169,18 @@ class RecordStore(SerializingStore):
             return
         if before is None or not await self._replace(row):
             raise TaskLookupError(task.id, self.alias)
+
+    async def update_task_if(self, task: Task, expected: datetime | None) -> bool:
+        row = self._row_of(task)
+        before = await self._fetch(row.key)
+        if before is None:
+            raise TaskLookupError(task.id, self.alias)
+        if before.next_run != (None if expected is None else to_microseconds(expected)):
+            return False
+        if self._read(before) is None:
+            await self.update_task(task)
+            return True
+        return await self._replace(row, before)
 
     async def delete_task(self, task_id: str) -> None:
         self._count_again_at = float("-inf")

@@ -149,8 +149,9 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
     async def _insert(self, rows: Sequence[Row]) -> str | None:
         return await self._started_batches.insert(rows)
 
-    async def _replace(self, row: Row) -> bool:
-        values = encode_time(row.next_run), row.data, encode_summary(row.summary)
+    async def _replace(self, row: Row, before: StoredRow | None = None) -> bool:
+        expected = b"" if before is None else encode_time(before.next_run)
+        values = encode_time(row.next_run), row.data, encode_summary(row.summary), expected
         return bool(await self._calls("replace", encode_key(row.key), *values) == b"1")
 
     async def _remove(self, keys: Sequence[str]) -> int:

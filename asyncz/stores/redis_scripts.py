@@ -96,9 +96,10 @@ BODIES: dict[str, tuple[str, str, str]] = {
         "tasks places run_times call",
         "once types tools",
         """
-        local key, time, data, summary = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+        local key, time, data, summary, expected = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
         local before = redis.call('HGET', places, key)
         if not before then return '0' end
+        if expected ~= '' and string.sub(before, 1, TIME) ~= expected then return '0' end
         local place = time .. string.sub(before, TIME + 1, PLACE)
         redis.call('ZREM', run_times, string.sub(before, 1, PLACE) .. key)
         redis.call('ZADD', run_times, 0, place .. key)

@@ -310,9 +310,9 @@ class SQLAlchemyStore(SQLClusterStore):
                 return row.key
         return None
 
-    async def _replace(self, row: Row) -> bool:
+    async def _replace(self, row: Row, before: StoredRow | None = None) -> bool:
         def work(connection: Connection, _: bool) -> bool:
-            return self._rows.replace(connection, row)
+            return self._rows.replace(connection, row, before)
 
         return await self._database.run(work)
 

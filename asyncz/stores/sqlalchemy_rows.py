@@ -112,12 +112,16 @@ class Rows:
         found = self.fetch(connection, row.key)
         return found is not None and (found.order, found.data) == (row.order, row.data)
 
-    def replace(self, connection: Connection, row: Row) -> bool:
-        """Put a row in the place of the one with its key; whether there is one."""
+    def replace(self, connection: Connection, row: Row, before: StoredRow | None = None) -> bool:
+        """Put a row in the place of the one with its key; whether there is one, and it has the
+        next run time of the one before."""
         values = values_of(row)
         del values["added"], values["rev"]
         key = values.pop("id")
         changed = update(self.table).where(self.table.c.id == key)
+        if before is not None:
+            # "IS NULL" where it is paused.
+            changed = changed.where(self.table.c.next_run_us.is_not_distinct_from(before.next_run))
         done = connection.execute(changed.values(**values, rev=self.table.c.rev + 1))
         return bool(done.rowcount)
 

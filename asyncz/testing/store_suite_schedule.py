@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
+
+from asyncz.exceptions import TaskLookupError
 from asyncz.stores.base import BaseStore, TaskAdvance
 from asyncz.tasks.base import Task
 from asyncz.testing.store_suite_basics import SuiteBase
@@ -289,6 +292,24 @@ class KeepingTime(SuiteBase):
             assert sum(won for (won,) in results) == 1
             winner = results.index([True])
             assert (await store.lookup_task("a")).next_run_time == after(winner + 1)
+
+    async def test_a_task_is_changed_only_if_its_schedule_has_not_moved_on(self) -> None:
+        async with self.running() as store:
+            task = await self.added(store, "a")
+            await store.add_task(make_task("paused", None))
+            changed = make_task("a", name="other")
+            assert await store.update_task_if(changed, after(1)) is False
+            assert await store.update_task_if(changed, None) is False
+            assert (await store.lookup_task("a")).name == task.name
+            assert await store.update_task_if(changed, NOON) is True
+            found = await store.lookup_task("a")
+            assert (found.name, found.next_run_time) == ("other", NOON)
+            resumed = make_task("paused", after(1))
+            assert await store.update_task_if(resumed, NOON) is False
+            assert await store.update_task_if(resumed, None) is True
+            assert (await store.lookup_task("paused")).next_run_time == after(1)
+            with pytest.raises(TaskLookupError):
+                await store.update_task_if(make_task("none"), NOON)
 
     async def added(self, store: BaseStore, task_id: str, **options: Any) -> Task:
         """A task that is due at noon, as the store hands it out."""

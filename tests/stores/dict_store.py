@@ -34,8 +34,9 @@ class DictStore(RecordStore):
         self.server.update((row.key, row) for row in rows)
         return None
 
-    async def _replace(self, row: Row) -> bool:
-        if row.key not in self.server:
+    async def _replace(self, row: Row, before: StoredRow | None = None) -> bool:
+        known = self.server.get(row.key)
+        if known is None or (before is not None and known.next_run != before.next_run):
             return False
         self.server[row.key] = row._replace(order=self.server[row.key].order)
         return True
