@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -13,7 +14,6 @@ from asyncz.events.constants import ALL_TASKS_REMOVED, TASK_MODIFIED, TASK_REMOV
 from asyncz.exceptions import (
     MaximumInstancesError,
     SchedulerNotRunningError,
-    StoreError,
     TaskLookupError,
     TaskOptionError,
 )
@@ -24,6 +24,7 @@ from asyncz.schedulers.engine import Declaration
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.planning import plan_task, run_time_after
 from asyncz.schedulers.queries import TaskRef
+from asyncz.schedulers.settling import CHANGED, PAUSE, PAUSED, TRIES, changed_by_others
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_refused
 from asyncz.stores.base import is_same_instant
@@ -32,8 +33,6 @@ from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
 
 __all__ = ["Operations"]
-
-TRIES = 5
 
 
 class Operations(Adding):
@@ -47,19 +46,37 @@ class Operations(Adding):
             return self._update_pending(self._find_pending(task_id, alias), updates)
         lane, _ = await self._find(task_id, alias)
         async with lane.exclusive():
-            _, task = await self._find(task_id, lane.alias)
-            before, given = task.field_values(), task.model_fields_set
-            try:
-                self._apply(task, updates)
-                await lane.call(lane.store.update_task(task))
-            except BaseException:
-                task.adopt(before, given)
-                raise
+            for attempt in range(TRIES):
+                _, task = await self._find(task_id, lane.alias)
+                if await self._update_in(lane, task, updates):
+                    break
+                await asyncio.sleep(PAUSE * attempt)
+            else:
+                raise changed_by_others(task_id)
         lane.holds.release(task_id)
         engine.overdue.look_again(task)
         self._tell(TASK_MODIFIED, task_id, lane)
         lane.wake_for(task.next_run_time)
         return task
+
+    async def _update_in(self, lane: StoreLane, task: Task, updates: Mapping[str, Any]) -> bool:
+        """Change a task in its store. False: others have moved it on, and nothing was changed."""
+        before, given = task.field_values(), task.model_fields_set
+        due = None
+        if "trigger" in updates or "next_run_time" in updates:
+            due = self.due(lane, task)
+        try:
+            self._apply(task, updates)
+            following = task.next_run_time
+            why = PAUSED if following is None else CHANGED
+            if due is not None and not await self.settle(lane, task, due, why, following):
+                task.adopt(before, given)
+                return False
+            await lane.call(lane.store.update_task(task))
+        except BaseException:
+            task.adopt(before, given)
+            raise
+        return True
 
     def _apply(self, task: Task, updates: Mapping[str, Any]) -> None:
         engine = self._engine
@@ -119,7 +136,9 @@ class Operations(Adding):
             return
         for lane in engine.lanes_of(alias):
             try:
-                await lane.call(lane.store.delete_task(task_id))
+                async with lane.exclusive():
+                    await self.settle_one(lane, task_id)
+                    await lane.call(lane.store.delete_task(task_id))
             except TaskLookupError:
                 continue
             lane.holds.release(task_id)
@@ -137,7 +156,9 @@ class Operations(Adding):
             ]
         else:
             for lane in engine.lanes_of(alias):
-                await lane.call(lane.store.remove_all_tasks())
+                async with lane.exclusive():
+                    await self.settle_all(lane)
+                    await lane.call(lane.store.remove_all_tasks())
                 lane.ledger.task_deleted(None)
         engine.dispatch(SchedulerEvent(code=ALL_TASKS_REMOVED, alias=alias))
 
@@ -170,10 +191,7 @@ class Operations(Adding):
                     start = Start(executor, task, firing.run_times, coalesced, by_hand=True)
                     await lane.ledger.start([start])
                     return self._after_run(lane, firing)
-        raise StoreError(
-            f"The task {task_id!r} was changed by others each time that it was to be run; try "
-            "again."
-        )
+        raise changed_by_others(task_id)
 
     def _by_hand(
         self, task: Task, now: datetime, due: bool, remove_finished: bool
@@ -185,7 +203,10 @@ class Operations(Adding):
             engine = self._engine
             plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
             run_times, coalesced = plan.run_times or [now], plan.coalesced
-            following, unrun = plan.next_run_time, as_unrun(task, plan)
+            following, unrun = (
+                plan.next_run_time,
+                as_unrun(task, plan, now, engine.settings.max_catchup),
+            )
         before = task.next_run_time
         forget = before is not None and following is None and remove_finished
         firing = Firing(task, before, following, forget, RunKind.MANUAL, tuple(run_times), unrun)
