@@ -71,7 +71,12 @@ def callers_connection(connection: Any) -> CallersConnection | None:
 
 
 async def put_task(
-    store: BaseStore, call: Call, task: Task, replace_existing: bool, keeps_time: bool
+    store: BaseStore,
+    call: Call,
+    task: Task,
+    replace_existing: bool,
+    keeps_time: bool,
+    settle: Callable[[Task], Awaitable[bool]] | None = None,
 ) -> int:
     """Put a task into a store, or into the place of one of its id.
 
@@ -80,6 +85,7 @@ async def put_task(
         call: Awaits an operation of the store.
         replace_existing: Whether it may take the place of another.
         keeps_time: Whether it then keeps that one's next run time, if the trigger is the same.
+        settle: Called with that one if it does not: records what it owes. False: look again.
 
     Returns:
         The code of the event that says what was done.
@@ -100,6 +106,8 @@ async def put_task(
         if stored is not None and keeps_time and stored.trigger == task.trigger:
             # A restart must not postpone what is due, nor resume what was paused.
             task.next_run_time = stored.next_run_time
+        elif stored is not None and settle is not None and not await settle(stored):
+            continue
         try:
             await call(store.update_task(task))
         except TaskLookupError:
