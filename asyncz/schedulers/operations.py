@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,8 +11,11 @@ from asyncz.enums import RunKind, SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import ALL_TASKS_REMOVED, TASK_MODIFIED, TASK_REMOVED
 from asyncz.exceptions import (
+    BlockingCallError,
     MaximumInstancesError,
     SchedulerNotRunningError,
+    SomeTasksError,
+    StoreError,
     TaskLookupError,
     TaskOptionError,
 )
@@ -30,6 +32,7 @@ from asyncz.schedulers.submission import report_refused
 from asyncz.stores.base import is_same_instant
 from asyncz.stores.cluster import Fired, Firing, Unrun
 from asyncz.tasks.base import Task
+from asyncz.tasks.options import checked_tag
 from asyncz.triggers import BaseTrigger, DateTrigger
 
 __all__ = ["Operations"]
@@ -40,7 +43,7 @@ class Operations(Adding):
 
     async def update(self, ref: TaskRef, alias: str | None, updates: Mapping[str, Any]) -> Task:
         """Change a task. Everything is checked before anything is changed."""
-        task_id, alias = self._key(ref, alias)
+        task_id, alias = self.key(ref, alias)
         engine = self._engine
         if not engine.stores_open:
             return self._update_pending(self._find_pending(task_id, alias), updates)
@@ -87,7 +90,10 @@ class Operations(Adding):
                 f"Task {task.id!r}: store_alias cannot be changed; add it to the other store."
             )
         task.update_task(**updates)
-        engine.executor(str(task.executor)).check_task(task)
+        # One that is gone says nothing against a pause, nor against another name.
+        executor = engine.executors.get(str(task.executor))
+        if executor is not None:
+            executor.check_task(task)
         if "trigger" in updates and "next_run_time" not in updates:
             task.next_run_time = self._first_run(task, task.trigger)
 
@@ -129,7 +135,7 @@ class Operations(Adding):
 
     async def delete(self, ref: TaskRef, alias: str | None) -> None:
         """Delete a task, also one that cannot be read."""
-        task_id, alias = self._key(ref, alias)
+        task_id, alias = self.key(ref, alias)
         engine = self._engine
         if not engine.stores_open:
             engine.pending.remove(self._find_pending(task_id, alias))
@@ -175,7 +181,7 @@ class Operations(Adding):
         engine = self._engine
         if engine.state is SchedulerState.STATE_STOPPED:
             raise SchedulerNotRunningError()
-        task_id, alias = self._key(ref, alias)
+        task_id, alias = self.key(ref, alias)
         lane, _ = await self._find(task_id, alias)
         async with lane.exclusive():
             for attempt in range(TRIES):
@@ -254,14 +260,29 @@ class Operations(Adding):
         alias: str | None,
         change: Callable[[str, str | None], Awaitable[Task | None]],
     ) -> list[Task]:
-        """Change each task with this tag; those that were. One that is gone is passed over."""
-        changed = []
+        """Change each task with this tag; those that were. One that is gone is passed over.
+
+        Raises:
+            SomeTasksError: Not all could be changed. The others were.
+        """
+        tag = checked_tag(tag)
+        changed: list[Task] = []
+        errors: dict[str, Exception] = {}
         for task in await self.all(alias):
-            if tag in task.tags:
-                with suppress(TaskLookupError):
-                    done = await change(str(task.id), task.store_alias)
-                    if done is not None:
-                        changed.append(done)
+            if tag not in task.tags:
+                continue
+            try:
+                done = await change(str(task.id), task.store_alias)
+            except TaskLookupError:
+                continue
+            except (StoreError, SchedulerNotRunningError, BlockingCallError):
+                raise  # it would be so for each of them
+            except Exception as exc:
+                errors[str(task.id)] = exc
+            else:
+                changed += [] if done is None else [done]
+        if errors:
+            raise SomeTasksError(tag, [str(task.id) for task in changed], errors)
         return changed
 
     async def pause(self, task_id: str, alias: str | None) -> Task:
