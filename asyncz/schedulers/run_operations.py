@@ -104,7 +104,10 @@ class RunOperations:
     async def await_run(
         self, run_id: Run | str, store: str | None = None, *, timeout: float | None = None
     ) -> Run:
-        """Wait until a run has ended, wherever it goes on. Synchronous: `wait_run`.
+        """Wait until a run has ended, wherever it goes on.
+
+        The synchronous form, `wait_run`, is for threads other than the scheduler's: on its event
+        loop it raises `BlockingCallError` while the run goes on.
 
         Args:
             run_id, store: The run. One that waits for its next attempt has not ended.
