@@ -15,7 +15,7 @@ from inspect import isasyncgenfunction
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncz.exceptions import SchedulerNotRunningError
+from asyncz.exceptions import ConfigurationError, SchedulerNotRunningError
 
 if TYPE_CHECKING:
     from asyncz.schedulers.inspection import Health
@@ -96,6 +96,22 @@ class _Span:
                 logger.debug("The scheduler was shut down before the app.")
 
 
+def checked_path(path: Any) -> str | None:
+    """The path that health is served at; None: nowhere.
+
+    Raises:
+        ConfigurationError: It is none that could be asked for.
+    """
+    if path is None:
+        return None
+    if not isinstance(path, str) or not path.startswith("/"):
+        given = repr(path) if isinstance(path, str) else type(path).__name__
+        raise ConfigurationError(
+            f"health_path must be a path that begins with '/', such as '/healthz', not {given}."
+        )
+    return path
+
+
 class LifespanWrapper:
     """An ASGI app around another, which starts and stops a scheduler with it.
 
@@ -120,7 +136,7 @@ class LifespanWrapper:
         wait: bool,
         health_path: str | None = None,
     ) -> None:
-        self.health_path = health_path
+        self.health_path = checked_path(health_path)
         self.app = app
         self.scheduler = scheduler
         self.handle_lifespan = handle_lifespan

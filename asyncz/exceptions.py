@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 __all__ = [
     "AsynczException",
     "AsynczLookupError",
@@ -21,6 +23,7 @@ __all__ = [
     "SchedulerNotRunningError",
     "SerializationError",
     "Skip",
+    "SomeTasksError",
     "StoreError",
     "StoreFormatError",
     "StoreFullError",
@@ -31,6 +34,10 @@ __all__ = [
     "TransientTaskError",
     "UnreadableRecordError",
 ]
+
+
+MOST_SHOWN = 5
+"""Tasks that an error about several names."""
 
 
 class AsynczException(Exception):
@@ -135,13 +142,20 @@ class RetryAfter(AsynczException):
     attempts left.
 
     Args:
-        seconds: From now, 0 or more.
+        seconds: From now, 0 or more; or a timedelta.
         reason: Why, in words.
     """
 
-    def __init__(self, seconds: float, reason: str | None = None) -> None:
+    def __init__(self, seconds: float | timedelta, reason: str | None = None) -> None:
+        if isinstance(seconds, timedelta):
+            seconds = seconds.total_seconds()
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            kind = type(seconds).__name__
+            raise TaskOptionError(f"RetryAfter: give seconds or a timedelta, not {kind}.")
         if not 0 <= seconds < 3.2e7:
-            raise ValueError(f"seconds must be between 0 and a year, not {seconds!r}")
+            raise TaskOptionError(
+                f"RetryAfter: seconds must be between 0 and a year, not {seconds!r}."
+            )
         super().__init__(reason or f"It is to be tried again in {seconds:g} s.")
         self.seconds = float(seconds)
         self.reason = reason
@@ -183,6 +197,31 @@ class RunLookupError(AsynczLookupError):
 
     def __reduce__(self) -> tuple[type[RunLookupError], tuple[str]]:
         return type(self), (self.run_id,)
+
+
+class SomeTasksError(AsynczException):
+    """Not all of the tasks with a tag could be changed; the others were.
+
+    Args:
+        tag: The tag.
+        changed: The ids of those that were changed.
+        errors: Of each of the others, by its id, why not.
+    """
+
+    def __init__(self, tag: str, changed: list[str], errors: dict[str, Exception]) -> None:
+        shown = [f"{task_id!r} ({exc})" for task_id, exc in list(errors.items())[:MOST_SHOWN]]
+        more = f" and {len(errors) - MOST_SHOWN} more" if len(errors) > MOST_SHOWN else ""
+        super().__init__(
+            f"{len(errors)} of the tasks with the tag {tag!r} could not be changed: "
+            f"{', '.join(shown)}{more}; {len(changed)} were. The attributes errors and changed "
+            "have all of them."
+        )
+        self.tag = tag
+        self.changed = changed
+        self.errors = errors
+
+    def __reduce__(self) -> tuple[type[SomeTasksError], tuple[object, ...]]:
+        return type(self), (self.tag, self.changed, self.errors)
 
 
 class RemoteTaskError(AsynczException):

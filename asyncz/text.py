@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+__all__ = ["printable", "spoken"]
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -17,3 +17,14 @@ def printable(text: str, limit: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"))
+
+
+def spoken(seconds: float) -> str:
+    """A time span in the unit that people would say it in: `45 s`, `13 min`, `10 h`, `3 days`."""
+    for size, unit in UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"

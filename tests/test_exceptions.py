@@ -25,6 +25,7 @@ from asyncz.exceptions import (
     SchedulerNotRunningError,
     SerializationError,
     Skip,
+    SomeTasksError,
     StoreInUseError,
     StoreTimeoutError,
     TaskLookupError,
@@ -41,6 +42,7 @@ NEEDS_ARGUMENTS: dict[type[AsynczException], tuple[Any, ...]] = {
     RetryAfter: (30.0, "not yet"),
     RunLookupError: ("a@2026-01-01T00:00:00+00:00",),
     Skip: ("nothing there",),
+    SomeTasksError: ("red", ["a"], {"b": ValueError("on purpose")}),
 }
 
 

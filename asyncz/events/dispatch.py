@@ -8,10 +8,10 @@ from logging import Logger
 from typing import Any, NamedTuple
 
 from asyncz.events.base import SchedulerEvent
-from asyncz.events.constants import ALL_EVENTS
+from asyncz.events.constants import ALL_EVENTS, NAMES
 from asyncz.tasks.callables import callable_name, is_coroutine_callable
 
-__all__ = ["EventDispatcher", "Listener"]
+__all__ = ["EventDispatcher", "Listener", "check_mask"]
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 """Runs a coroutine on the loop that user code lives on, under a name."""
@@ -23,6 +23,19 @@ class Listener(NamedTuple):
     callback: Callable[[SchedulerEvent], Any]
     mask: int
     is_coroutine: bool
+
+
+def check_mask(mask: Any) -> None:
+    """Raise ValueError, or TypeError, if these are no codes of events."""
+    if isinstance(mask, bool) or not isinstance(mask, int):
+        name = mask if isinstance(mask, str) and mask in NAMES.values() else "TASK_ERROR"
+        raise TypeError(
+            f"mask must be made of the constants of asyncz.events.constants, not of type "
+            f"{type(mask).__name__}; write 'from asyncz.events.constants import {name}' and give "
+            f"{name}."
+        )
+    if not 0 < mask <= ALL_EVENTS:
+        raise ValueError(f"mask must be made of codes of asyncz.events.constants, not {mask!r}.")
 
 
 class EventDispatcher:
@@ -51,10 +64,7 @@ class EventDispatcher:
         """Add a listener. Raises TypeError if it cannot be called, ValueError for a bad mask."""
         if not callable(callback):
             raise TypeError(f"A listener must be callable, not {type(callback).__name__}.")
-        if not 0 < mask <= ALL_EVENTS:
-            raise ValueError(
-                f"mask must be made of codes of asyncz.events.constants, not {mask!r}."
-            )
+        check_mask(mask)
         added = Listener(callback, mask, is_coroutine_callable(callback))
         self._replace((*self._listeners, added))
 

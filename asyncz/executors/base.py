@@ -287,7 +287,7 @@ class BaseExecutor(BaseModel):
         """Log the outcomes and report those that a listener wants to know of."""
         host, logger = self.host, self._logger
         head = outcomes[0].run_time
-        if any(outcome.code == TASK_ERROR for outcome in outcomes):
+        if any(outcome.code in (TASK_ERROR, TASK_MISSED) for outcome in outcomes):
             outcomes = host.judge(task, head, outcomes)
         events = []
         for outcome in outcomes:

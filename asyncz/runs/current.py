@@ -9,7 +9,7 @@ from datetime import datetime
 from logging import Logger, LoggerAdapter, getLogger
 from typing import Any, Protocol
 
-from asyncz.exceptions import NoCurrentRunError
+from asyncz.exceptions import NoCurrentRunError, TaskOptionError
 
 __all__ = ["CURRENT_RUN", "CurrentRun", "HasCurrentRun", "current_run", "run_id_of"]
 
@@ -117,10 +117,13 @@ class CurrentRun:
             message: What it is at, in words.
 
         Raises:
-            ValueError: It is not between 0 and 1.
+            TaskOptionError: It is no number between 0 and 1; a `ValueError` and `TypeError`.
         """
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+            kind = type(fraction).__name__
+            raise TaskOptionError(f"progress: give a number between 0 and 1, not {kind}.")
         if not 0 <= fraction <= 1:
-            raise ValueError(f"progress is a fraction between 0 and 1, not {fraction!r}")
+            raise TaskOptionError(f"progress is a fraction between 0 and 1, not {fraction!r}.")
         self._progress = float(fraction)
         if message is not None:
             self._message = _clean(str(message))

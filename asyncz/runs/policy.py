@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -16,6 +15,7 @@ from pydantic import (
 )
 
 from asyncz.exceptions import RetryAfter
+from asyncz.runs.checked import Checked
 from asyncz.runs.waits import LONGEST, Backoff, TenacityWait, as_wait, dump_wait
 
 __all__ = ["History", "Retry"]
@@ -41,7 +41,7 @@ ExceptionKinds = type[BaseException] | str | Iterable[type[BaseException] | str]
 Kinds = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
-class Retry(BaseModel):
+class Retry(Checked):
     """Whether and when a run that failed is tried again.
 
     The attempts are of one occurrence, which has one record; they outlive restarts, and any worker
@@ -59,7 +59,7 @@ class Retry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    attempts: Annotated[int, Field(ge=1, le=1_000_000)] | None = 3
+    attempts: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = 3
     wait: Annotated[
         InstanceOf[Backoff] | InstanceOf[TenacityWait],
         BeforeValidator(as_wait),
@@ -104,7 +104,17 @@ def _is_of(error: BaseException | None, kinds: tuple[str, ...]) -> bool:
 DAY = timedelta(days=1)
 
 
-class History(BaseModel):
+def _timedelta(value: Any) -> Any:
+    # Records have it as text. A number would be taken for seconds; who writes 30 means days.
+    if not isinstance(value, timedelta | str):
+        raise ValueError("give a timedelta, such as timedelta(days=30)")
+    return value
+
+
+Age = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_timedelta)]
+
+
+class History(Checked):
     """How long the records of a task's runs are kept.
 
     Args:
@@ -114,8 +124,6 @@ class History(BaseModel):
         failures_age: The same for those that failed, were lost or were abandoned.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    count: Annotated[int, Field(ge=0, le=1_000_000)] = 100
-    age: Annotated[timedelta, Field(gt=timedelta(0))] = 30 * DAY
-    failures_age: Annotated[timedelta, Field(gt=timedelta(0))] = 90 * DAY
+    count: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
+    age: Age = 30 * DAY
+    failures_age: Age = 90 * DAY

@@ -6,16 +6,18 @@ import random
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from asyncz.runs.checked import Checked
 
 __all__ = ["Backoff", "Wait", "as_wait", "dump_wait", "load_wait"]
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 LONGEST = 366 * 86_400.0
 """Seconds beyond which a wait is no wait; whatever a strategy says is cut to it."""
 
 
-class Backoff(BaseModel):
+class Backoff(Checked):
     """Waits that grow: `first`, `first * factor`, `first * factor**2` … up to `most`.
 
     Args:
@@ -26,12 +28,10 @@ class Backoff(BaseModel):
             between 8 and 12 s. Without any, what failed together tries again together.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     first: Seconds = 1.0
-    factor: Annotated[float, Field(ge=1, le=1_000)] = 2.0
+    factor: Annotated[float, Field(strict=True, ge=1, le=1_000)] = 2.0
     most: Seconds = 300.0
-    jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
+    jitter: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.2
 
     def seconds(self, attempt: int) -> float:
         """How long to wait after that attempt, which is counted from 1, has failed."""
@@ -82,6 +82,8 @@ def as_wait(value: Any) -> Wait:
     if isinstance(value, Backoff | TenacityWait):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value < float("inf"):
+            raise ValueError("give 0 seconds or more")
         return Backoff(first=value, factor=1, most=value, jitter=0)
     if isinstance(value, Mapping):
         return load_wait(value)

@@ -18,11 +18,13 @@ from asyncz.events.constants import (
 )
 from asyncz.executors.base import Outcome
 from asyncz.runs.base import MAX_ERROR, MAX_TRACEBACK
+from asyncz.runs.current import run_id_of
 from asyncz.schedulers.planning import Plan
 from asyncz.stores.cluster import Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
+from asyncz.text import spoken
 
-__all__ = ["as_firing", "as_recorded", "as_unrun"]
+__all__ = ["as_firing", "as_recorded", "as_unrun", "late_by", "why_missed"]
 
 MAX_RESULT = 16_384
 """Characters of JSON that are kept of what a run returned."""
@@ -45,28 +47,48 @@ REASONS = {
 }
 
 
-def as_firing(task: Task, plan: Plan) -> Firing:
-    """What a plan asks of the store."""
+def as_firing(task: Task, plan: Plan, now: datetime, max_catchup: int) -> Firing:
+    """What a plan, made for about `now`, asks of the store."""
     following = plan.next_run_time
     return Firing(
         task, task.next_run_time, following, following is None, RunKind.SCHEDULED,
-        tuple(plan.run_times), as_unrun(task, plan),
+        tuple(plan.run_times), as_unrun(task, plan, now, max_catchup),
     )  # fmt: skip
 
 
-def as_unrun(task: Task, plan: Plan) -> tuple[Unrun, ...]:
+def as_unrun(task: Task, plan: Plan, now: datetime, max_catchup: int) -> tuple[Unrun, ...]:
     """The occurrences that a plan leaves out: none is, without a record."""
     if plan.missed is not None:
         total, first, last = plan.missed
-        why = "too late for its mistrigger_grace_time, or more than max_catchup"
+        why = why_missed(task, plan, now, max_catchup)
         return (Unrun(RunState.MISSED, first, last, total, why),)
     if plan.coalesced:
         first = task.next_run_time or plan.run_times[0]
-        why = f"folded into the run due {plan.run_times[0].isoformat()}"
+        why = f"folded into the run {run_id_of(str(task.id), plan.run_times[0])}"
         return (
             Unrun(RunState.COALESCED, first, plan.last_coalesced or first, plan.coalesced, why),
         )
     return ()
+
+
+def why_missed(task: Task, plan: Plan, now: datetime, max_catchup: int) -> str:
+    """Why a plan leaves out what it calls missed: how late it is, or how much."""
+    if plan.missed is None:
+        return ""
+    total, first, last = plan.missed
+    grace = task.mistrigger_grace_time
+    more = f"more were due than the {max_catchup} that max_catchup allows"
+    if grace is None:
+        return more
+    longest, least = (now.timestamp() - moment.timestamp() for moment in (first, last))
+    if plan.run_times and least <= grace:
+        return more if longest <= grace else f"{more}, or {late_by(longest, grace)}"
+    return late_by(least, grace) if total == 1 else f"the last of them {late_by(least, grace)}"
+
+
+def late_by(seconds: float, grace: float) -> str:
+    """That a run would begin too late, in words."""
+    return f"{spoken(max(0.0, seconds))} late; mistrigger_grace_time is {grace:g} s"
 
 
 def as_recorded(outcome: Outcome, now: datetime, cancelled_by: str | None = None) -> RunOutcome:

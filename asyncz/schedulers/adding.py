@@ -15,8 +15,9 @@ from asyncz.exceptions import ConflictIdError, SchedulerNotRunningError, TaskOpt
 from asyncz.schedulers.engine import DEFAULT, Declaration
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.planning import run_time_after
-from asyncz.schedulers.queries import Queries
+from asyncz.schedulers.settling import CHANGED, PAUSED, Settling
 from asyncz.schedulers.transactions import CallersConnection, callers_connection, put_task
+from asyncz.stores.cluster import Unrun
 from asyncz.stores.rows import Slices
 from asyncz.tasks.base import Task
 from asyncz.triggers import BaseTrigger, DateTrigger
@@ -27,7 +28,7 @@ _Before = tuple[Task, dict[str, Any], set[str]]
 """A task, what it was before it was added, and which of that was given."""
 
 
-class Adding(Queries):
+class Adding(Settling):
     """The operations that add tasks."""
 
     async def add(self, task: Task, replace_existing: bool, connection: Any = None) -> Task:
@@ -113,11 +114,19 @@ class Adding(Queries):
         """Fill in what was not given, and add the task to its store. Or nothing is changed."""
         with self._filled_in(task, earliest) as (lane, keeps_time):
             if replace_existing:
+                settle = partial(self._settle_replaced, lane, task)
                 async with lane.exclusive():
-                    code = await put_task(lane.store, lane.call, task, True, keeps_time)
+                    code = await put_task(lane.store, lane.call, task, True, keeps_time, settle)
             else:
                 code = await put_task(lane.store, lane.call, task, False, keeps_time)
         self._added(code, task, lane, task.next_run_time)
+
+    async def _settle_replaced(self, lane: StoreLane, task: Task, stored: Task) -> bool:
+        """Record what is owed by a task that another takes the place of."""
+        due = self.due(lane, stored)
+        following = task.next_run_time
+        why = PAUSED if following is None else CHANGED
+        return due is None or await self.settle(lane, task, due, why, following)
 
     async def _add_within(
         self, task: Task, replace_existing: bool, within: CallersConnection
@@ -125,6 +134,7 @@ class Adding(Queries):
         """Add a task in a transaction of the caller's. What follows from it waits for its end."""
         self._check_may_join()
         before, given, loop = task.field_values(), set(task.model_fields_set), self._engine.loop
+        owed: list[Unrun] = []
         with self._filled_in(task, None) as (lane, keeps_time):
             store = lane.store.within(within.connection)
 
@@ -134,9 +144,19 @@ class Adding(Queries):
                 elif not loop.is_closed():
                     moment = task.next_run_time
                     loop.call_soon_threadsafe(self._added, code, task, lane, moment)
+                    if owed:
+                        loop.call_soon_threadsafe(self.settle_soon, lane, str(task.id), owed[-1])
+
+            async def note_owed(stored: Task) -> bool:
+                if due := self.due(lane, stored):
+                    unrun = self.owed(lane, task, due, CHANGED, task.next_run_time)
+                    owed[:] = [] if unrun is None else [unrun]
+                return True
 
             async def work() -> None:
-                code = await put_task(store, _as_it_is, task, replace_existing, keeps_time)
+                code = await put_task(
+                    store, _as_it_is, task, replace_existing, keeps_time, note_owed
+                )
                 await store.when_ended(partial(ended, code))
 
             await within.run(work)

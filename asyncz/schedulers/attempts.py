@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from asyncz.events.constants import TASK_ERROR, TASK_RETRYING
+from asyncz.events.constants import TASK_ERROR, TASK_MISSED, TASK_RETRYING
 from asyncz.exceptions import RetryAfter
 from asyncz.executors.base import Outcome
 from asyncz.runs.policy import Retry
+from asyncz.schedulers.accounts import late_by
 from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ AS_IT_SAYS = Retry(attempts=None, on=())
 def judge(
     engine: Engine, task: Task, head: datetime, outcomes: Sequence[Outcome]
 ) -> Sequence[Outcome]:
-    """The same outcomes, but those failures that are to be tried again are `TASK_RETRYING`."""
+    """The same outcomes, but those failures that are to be tried again are `TASK_RETRYING`, and
+    what was too late says how late."""
+    outcomes = [_explained(engine, task, outcome) for outcome in outcomes]
     policy = task.retry
     if policy is None:
         if not any(isinstance(outcome.exception, RetryAfter) for outcome in outcomes):
@@ -39,6 +42,14 @@ def judge(
     if any(outcome.code == TASK_RETRYING for outcome in judged):
         ledgers[0].will_be_tried_again(task, head)
     return judged
+
+
+def _explained(engine: Engine, task: Task, outcome: Outcome) -> Outcome:
+    grace = task.mistrigger_grace_time
+    if outcome.code != TASK_MISSED or grace is None:
+        return outcome
+    late = engine.now_in(task.store_alias).timestamp() - outcome.run_time.timestamp()
+    return outcome._replace(reason=late_by(late, grace))
 
 
 def _judged(engine: Engine, task: Task, policy: Retry, attempt: int, outcome: Outcome) -> Outcome:

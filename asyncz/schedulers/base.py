@@ -13,6 +13,7 @@ from asyncz.asgi import AnyApp, Lifespan, LifespanWrapper, make_lifespan
 from asyncz.enums import SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import ALL_EVENTS, SCHEDULER_PAUSED, SCHEDULER_RESUMED
+from asyncz.events.dispatch import check_mask
 from asyncz.exceptions import (
     ConfigurationError,
     SchedulerAlreadyRunningError,
@@ -277,6 +278,7 @@ class BaseScheduler(
 
     def on(self, mask: int = ALL_EVENTS) -> Callable[[Listener], Listener]:
         """`add_listener` as a decorator: `@scheduler.on(TASK_ERROR | TASK_MISSED)`."""
+        check_mask(mask)
 
         def decorated(callback: Listener) -> Listener:
             self.add_listener(callback, mask)

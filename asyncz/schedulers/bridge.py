@@ -107,11 +107,11 @@ class Bridge:
             )
         return self.loop
 
-    def check_may_wait(self, what: str) -> None:
+    def check_may_wait(self, what: str, why: str = "needs I/O") -> None:
         """Raise BlockingCallError if the operation that is going on must not wait."""
         if self._driving is not None and self.loop is not None:
             raise BlockingCallError(
-                f"{what} needs I/O, which would block the event loop that this call was made on; "
+                f"{what} {why}, which would block the event loop that this call was made on; "
                 f"use 'await scheduler.{self._driving}(…)' instead."
             )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from asyncz.events.base import TaskEvent
 from asyncz.events.constants import TASK_REMOVED
 from asyncz.executors.base import BaseExecutor
+from asyncz.schedulers.accounts import why_missed
 from asyncz.schedulers.collecting import PagedCollection
 from asyncz.schedulers.contested import Contested
 from asyncz.schedulers.ledger import Step
@@ -227,7 +228,8 @@ class HandOver:
         if lane.holds and lane.holds.release(str(task.id)):
             report_recovered(engine, lane.alias, str(task.id))
         if missed is not None:
-            report_missed(engine, task, missed)
+            why = why_missed(task, plan, lane.now(), engine.settings.max_catchup)
+            report_missed(engine, task, missed, why)
         if run_times and executor is not None:
             submit(engine, executor, task, run_times, coalesced)
         if next_run_time is None and engine.events.mask & TASK_REMOVED:

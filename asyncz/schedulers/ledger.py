@@ -60,6 +60,10 @@ class Ledger(ABC):
     async def fire_by_hand(self, firing: Firing, executor: BaseExecutor) -> Fired:
         """Move a task on and claim the run that somebody has asked for."""
 
+    @abstractmethod
+    async def settle(self, firings: Sequence[Firing]) -> list[Fired]:
+        """Record what tasks owe, and move them on, before they are changed: nothing is run."""
+
     def may_have_to_wait(self, steps: Sequence[Step]) -> bool:
         """Whether runs that were claimed cannot simply be submitted, but are for `start`."""
         return False

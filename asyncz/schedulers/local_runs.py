@@ -109,8 +109,9 @@ class LocalRuns(Ledger):
             for task, plan, _ in steps
         ]
         # Before the store moves the tasks on, which may be these very objects.
+        now, most = self._now(), self._engine.settings.max_catchup
         not_run = {
-            str(task.id): as_unrun(task, plan)
+            str(task.id): as_unrun(task, plan, now, most)
             for task, plan, _ in steps
             if plan.coalesced or plan.missed is not None
         }
@@ -152,6 +153,13 @@ class LocalRuns(Ledger):
         self._special[key] = _Special(now, firing.kind, firing.run_times)
         self._settled.extend(_NotRun(task_id, now, unrun) for unrun in firing.unrun)
         return Fired.WON
+
+    async def settle(self, firings: Sequence[Firing]) -> list[Fired]:
+        for task, _, following, _, _, _, unrun in firings:
+            task.next_run_time = following
+            await self._ask(self._store.update_task(task))
+            self._settled.extend(_NotRun(str(task.id), self._now(), each) for each in unrun)
+        return [Fired.WON] * len(firings)
 
     async def start(self, starts: Sequence[Start]) -> None:
         for executor, task, run_times, coalesced, by_hand in starts:

@@ -204,7 +204,8 @@ class Membership(OwnRuns):
         self._notice_ended(steps)
         if self._outcomes and self._wait_for(steps):
             await self.flush()
-        firings = [as_firing(task, plan) for task, plan, _ in steps]
+        now, most = self.now(), self._engine.settings.max_catchup
+        firings = [as_firing(task, plan, now, most) for task, plan, _ in steps]
         self._claim = self._claim or uuid4().hex
         refs = [_claimed(firing) if firing.run_times else None for firing in firings]
         self._claiming = tuple(ref for ref in refs if ref is not None)
@@ -246,6 +247,10 @@ class Membership(OwnRuns):
         await self.rejoin_if_fenced()
         await self.flush()
         return (await self._fire(uuid4().hex, [firing], [_claimed(firing)]))[0]
+
+    async def settle(self, firings: Sequence[Firing]) -> list[Fired]:
+        await self.rejoin_if_fenced()
+        return await self._fire(uuid4().hex, firings, [None] * len(firings))
 
     def may_have_to_wait(self, steps: Sequence[Step]) -> bool:
         """Whether these cannot simply be run."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,8 +11,10 @@ from asyncz.enums import RunKind, SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import ALL_TASKS_REMOVED, TASK_MODIFIED, TASK_REMOVED
 from asyncz.exceptions import (
+    BlockingCallError,
     MaximumInstancesError,
     SchedulerNotRunningError,
+    SomeTasksError,
     StoreError,
     TaskLookupError,
     TaskOptionError,
@@ -24,17 +26,17 @@ from asyncz.schedulers.engine import Declaration
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.planning import plan_task, run_time_after
 from asyncz.schedulers.queries import TaskRef
+from asyncz.schedulers.settling import CHANGED, PAUSE, PAUSED, TRIES, changed_by_others
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_refused
 from asyncz.schedulers.transactions import CallersConnection, callers_connection
 from asyncz.stores.base import BaseStore, is_same_instant
 from asyncz.stores.cluster import Fired, Firing, Unrun
 from asyncz.tasks.base import Task
+from asyncz.tasks.options import checked_tag
 from asyncz.triggers import BaseTrigger, DateTrigger
 
 __all__ = ["Operations"]
-
-TRIES = 5
 
 
 class Operations(Adding):
@@ -45,7 +47,7 @@ class Operations(Adding):
     ) -> Task:
         """Change a task. Everything is checked before anything is changed."""
         within = callers_connection(connection, "aupdate_task")
-        task_id, alias = self._key(ref, alias)
+        task_id, alias = self.key(ref, alias)
         engine = self._engine
         if within is not None:
             return await self._update_within(task_id, alias, updates, within)
@@ -53,16 +55,38 @@ class Operations(Adding):
             return self._update_pending(self._find_pending(task_id, alias), updates)
         lane, _ = await self._find(task_id, alias)
         async with lane.exclusive():
-            _, task = await self._find(task_id, lane.alias)
-            before, given = task.field_values(), task.model_fields_set
-            try:
-                self._apply(task, updates)
-                await lane.call(lane.store.update_task(task))
-            except BaseException:
-                task.adopt(before, given)
-                raise
+            for attempt in range(TRIES):
+                _, task = await self._find(task_id, lane.alias)
+                if await self._update_in(lane, task, updates):
+                    break
+                await asyncio.sleep(PAUSE * attempt)
+            else:
+                raise changed_by_others(task_id)
         self._updated(task, lane)
         return task
+
+    async def _update_in(self, lane: StoreLane, task: Task, updates: Mapping[str, Any]) -> bool:
+        """Change a task in its store. False: others have moved it on, and nothing was changed."""
+        before, given, expected = task.field_values(), task.model_fields_set, task.next_run_time
+        due = None
+        if "trigger" in updates or "next_run_time" in updates:
+            due = self.due(lane, task)
+        try:
+            self._apply(task, updates)
+            following = task.next_run_time
+            why = PAUSED if following is None else CHANGED
+            if due is not None and not await self.settle(lane, task, due, why, following):
+                task.adopt(before, given)
+                return False
+            if due is not None:
+                await lane.call(lane.store.update_task(task))
+            elif not await lane.call(lane.store.update_task_if(task, expected)):
+                task.adopt(before, given)
+                return False
+        except BaseException:
+            task.adopt(before, given)
+            raise
+        return True
 
     async def _update_within(
         self, task_id: str, alias: str | None, updates: Mapping[str, Any], within: CallersConnection
@@ -132,7 +156,10 @@ class Operations(Adding):
                 f"Task {task.id!r}: store_alias cannot be changed; add it to the other store."
             )
         task.update_task(**updates)
-        engine.executor(str(task.executor)).check_task(task)
+        # One that is gone says nothing against a pause, nor against another name.
+        executor = engine.executors.get(str(task.executor))
+        if executor is not None:
+            executor.check_task(task)
         if "trigger" in updates and "next_run_time" not in updates:
             task.next_run_time = self._first_run(task, task.trigger)
 
@@ -174,14 +201,16 @@ class Operations(Adding):
 
     async def delete(self, ref: TaskRef, alias: str | None) -> None:
         """Delete a task, also one that cannot be read."""
-        task_id, alias = self._key(ref, alias)
+        task_id, alias = self.key(ref, alias)
         engine = self._engine
         if not engine.stores_open:
             engine.pending.remove(self._find_pending(task_id, alias))
             return
         for lane in engine.lanes_of(alias):
             try:
-                await lane.call(lane.store.delete_task(task_id))
+                async with lane.exclusive():
+                    await self.settle_one(lane, task_id)
+                    await lane.call(lane.store.delete_task(task_id))
             except TaskLookupError:
                 continue
             lane.holds.release(task_id)
@@ -199,7 +228,9 @@ class Operations(Adding):
             ]
         else:
             for lane in engine.lanes_of(alias):
-                await lane.call(lane.store.remove_all_tasks())
+                async with lane.exclusive():
+                    await self.settle_all(lane)
+                    await lane.call(lane.store.remove_all_tasks())
                 lane.ledger.task_deleted(None)
         engine.dispatch(SchedulerEvent(code=ALL_TASKS_REMOVED, alias=alias))
 
@@ -216,7 +247,7 @@ class Operations(Adding):
         engine = self._engine
         if engine.state is SchedulerState.STATE_STOPPED:
             raise SchedulerNotRunningError()
-        task_id, alias = self._key(ref, alias)
+        task_id, alias = self.key(ref, alias)
         lane, _ = await self._find(task_id, alias)
         async with lane.exclusive():
             for attempt in range(TRIES):
@@ -232,10 +263,7 @@ class Operations(Adding):
                     start = Start(executor, task, firing.run_times, coalesced, by_hand=True)
                     await lane.ledger.start([start])
                     return self._after_run(lane, firing)
-        raise StoreError(
-            f"The task {task_id!r} was changed by others each time that it was to be run; try "
-            "again."
-        )
+        raise changed_by_others(task_id)
 
     def _by_hand(
         self, task: Task, now: datetime, due: bool, remove_finished: bool
@@ -247,7 +275,10 @@ class Operations(Adding):
             engine = self._engine
             plan = plan_task(task, now, engine.timezone, engine.settings.max_catchup)
             run_times, coalesced = plan.run_times or [now], plan.coalesced
-            following, unrun = plan.next_run_time, as_unrun(task, plan)
+            following, unrun = (
+                plan.next_run_time,
+                as_unrun(task, plan, now, engine.settings.max_catchup),
+            )
         before = task.next_run_time
         forget = before is not None and following is None and remove_finished
         firing = Firing(task, before, following, forget, RunKind.MANUAL, tuple(run_times), unrun)
@@ -295,14 +326,29 @@ class Operations(Adding):
         alias: str | None,
         change: Callable[[str, str | None], Awaitable[Task | None]],
     ) -> list[Task]:
-        """Change each task with this tag; those that were. One that is gone is passed over."""
-        changed = []
+        """Change each task with this tag; those that were. One that is gone is passed over.
+
+        Raises:
+            SomeTasksError: Not all could be changed. The others were.
+        """
+        tag = checked_tag(tag)
+        changed: list[Task] = []
+        errors: dict[str, Exception] = {}
         for task in await self.all(alias):
-            if tag in task.tags:
-                with suppress(TaskLookupError):
-                    done = await change(str(task.id), task.store_alias)
-                    if done is not None:
-                        changed.append(done)
+            if tag not in task.tags:
+                continue
+            try:
+                done = await change(str(task.id), task.store_alias)
+            except TaskLookupError:
+                continue
+            except (StoreError, SchedulerNotRunningError, BlockingCallError):
+                raise  # it would be so for each of them
+            except Exception as exc:
+                errors[str(task.id)] = exc
+            else:
+                changed += [] if done is None else [done]
+        if errors:
+            raise SomeTasksError(tag, [str(task.id) for task in changed], errors)
         return changed
 
     async def pause(self, task_id: str, alias: str | None) -> Task:

@@ -13,7 +13,7 @@ from asyncz.exceptions import TaskOptionError
 from asyncz.tasks.base import Task
 from asyncz.triggers.base import BaseTrigger, in_utc
 
-__all__ = ["Missed", "Plan", "PlanningError", "plan_task", "run_time_after"]
+__all__ = ["Missed", "Plan", "PlanningError", "count_owed", "plan_task", "run_time_after"]
 
 ONE_MICROSECOND = timedelta(microseconds=1)
 
@@ -96,6 +96,14 @@ def plan_task(task: Task, now: datetime, timezone: tzinfo, max_catchup: int) -> 
             return Plan([], 0, Missed(1, first, first), following)
         return Plan([first], 0, None, following)
     return _plan_backlog(task, trigger, now, timezone, oldest or in_utc(first), max_catchup)
+
+
+def count_owed(first: datetime, trigger: BaseTrigger, until: datetime, timezone: tzinfo) -> Missed:
+    """The run times from `first` to `until`, both included: how many there are, by arithmetic."""
+    last = trigger.last_before(until, after=first, timezone=timezone)
+    if last is None:
+        return Missed(1, first, first)
+    return Missed(1 + (trigger.count_between(first, last, timezone) or 1), first, last)
 
 
 def _next_after(

@@ -10,6 +10,7 @@ from asyncz.enums import RunState, TaskScheduleState
 from asyncz.exceptions import (
     AsynczException,
     RunLookupError,
+    SchedulerNotRunningError,
     TaskLookupError,
     TaskOptionError,
 )
@@ -40,7 +41,8 @@ class Queries:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def _key(self, ref: TaskRef, alias: str | None) -> tuple[str, str | None]:
+    def key(self, ref: TaskRef, alias: str | None) -> tuple[str, str | None]:
+        """The id that a task is named by, and the alias of its store, as far as that is known."""
         if isinstance(ref, Task):
             if ref.id is None:
                 raise TaskOptionError("This task has no id: it was not added yet.")
@@ -65,7 +67,7 @@ class Queries:
 
     async def lookup(self, ref: TaskRef, alias: str | None) -> tuple[Task, str | None]:
         """The task and the alias of its store. Raises TaskLookupError if there is none."""
-        task_id, alias = self._key(ref, alias)
+        task_id, alias = self.key(ref, alias)
         if not self._engine.stores_open:
             task = self._find_pending(task_id, alias).task
             return task, task.store_alias
@@ -175,10 +177,13 @@ class Queries:
 
         Raises:
             RunLookupError: There is no record of it.
+            SchedulerNotRunningError: No store is open to have one.
         """
         task_id, moment = _parts_of(run_id)
+        if not self._engine.stores_open:
+            raise SchedulerNotRunningError()
         query = RunQuery(task_id, since=moment, until=moment)
-        for lane in self._engine.lanes_of(alias) if self._engine.stores_open else []:
+        for lane in self._engine.lanes_of(alias):
             for run in await lane.ledger.get_runs(query):
                 return lane, run
         raise RunLookupError(run_id, alias)
@@ -209,6 +214,8 @@ class Queries:
         deadline = float("inf") if timeout is None else clock.monotonic() + timeout
         lane, run = await self.run_of(alias, run_id)
         pause = FIRST_PAUSE
+        if run.state.is_open:
+            engine.bridge.check_may_wait(f"Waiting for the run {run_id!r}", "may take long")
         while run.state.is_open:
             left = deadline - clock.monotonic()
             if left <= 0:

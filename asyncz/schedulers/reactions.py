@@ -43,8 +43,8 @@ def react(engine: Engine, task: Task, head: datetime, outcomes: Sequence[Outcome
             _call(engine, task, reaction, _run_of(engine, task, said, attempt, now))
 
 
-def react_to_missed(engine: Engine, task: Task, missed: Missed) -> None:
-    """Run times were too late to be run."""
+def react_to_missed(engine: Engine, task: Task, missed: Missed, why: str) -> None:
+    """Run times were not run in time."""
     if task.on_missed is None:
         return
     total, first, last = missed
@@ -57,6 +57,7 @@ def react_to_missed(engine: Engine, task: Task, missed: Missed) -> None:
         last_scheduled_time=last if total > 1 else None,
         owner=engine.identity,
         finished_at=engine.now_in(task.store_alias),
+        reason=why,
     )
     _call(engine, task, task.on_missed, run)
 

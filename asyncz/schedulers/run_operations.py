@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
 from asyncz.enums import RunState
-from asyncz.exceptions import TaskOptionError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.schedulers.bridge import Bridge, blocking, on_engine
 from asyncz.schedulers.engine import Engine
 from asyncz.schedulers.operations import Operations
+from asyncz.schedulers.run_arguments import (
+    canceller,
+    instant_since,
+    limit_of_runs,
+    named_run,
+    seconds_to_wait,
+    states,
+)
 from asyncz.tasks.base import Task
 
 __all__ = ["RunOperations"]
-
-MOST_RUNS = 10_000
 
 
 class RunOperations:
     """What became of the occurrences of tasks, and what may be done about those that go on.
 
-    `run_id` is a run's `id`: the task's id, `@` and the instant that it was due. `store` is a
-    store's alias; left out, all stores are searched. An unknown run raises `RunLookupError`.
+    `run_id` is a `Run`, or its `id`: the task's id, `@` and the instant that it was due. `store` is
+    a store's alias; left out, all stores are searched. An unknown run raises `RunLookupError`,
+    and a scheduler that has not started, and so has no runs, `SchedulerNotRunningError`.
     """
 
     _bridge: Bridge
@@ -49,33 +55,28 @@ class RunOperations:
             limit: At most so many, up to 10,000.
 
         Raises:
-            TaskOptionError: There is no such state, `since` has no time zone, or `limit` is out
-                of range.
+            TaskOptionError: There is no such state, `since` has no time zone, `limit` is out of
+                range, or the `Task` has no id, as it was not added yet.
         """
-        wanted: str | None
-        if isinstance(task_id, Task):
-            wanted, store = task_id.id, store or task_id.store_alias
-        else:
-            wanted = task_id
-        if since is not None and since.tzinfo is None:
-            raise TaskOptionError(f"since must have a time zone, {since!r} has none.")
-        if not 1 <= limit <= MOST_RUNS:
-            raise TaskOptionError(f"limit must be between 1 and {MOST_RUNS:,}, not {limit}.")
-        query = RunQuery(wanted, _states(state), since, limit)
+        wanted = None
+        if task_id is not None:
+            wanted, store = self._operations.key(task_id, store)
+        query = RunQuery(wanted, states(state), instant_since(since), limit_of_runs(limit))
         return await self._operations.runs(store, query)
 
     get_runs = blocking(aget_runs)
 
     @on_engine
-    async def aget_run(self, run_id: str, store: str | None = None) -> Run:
+    async def aget_run(self, run_id: Run | str, store: str | None = None) -> Run:
         """What is known of one run."""
+        run_id, store = named_run(run_id, store)
         return (await self._operations.run_of(store, run_id))[1]
 
     get_run = blocking(aget_run)
 
     @on_engine
     async def acancel_run(
-        self, run_id: str, store: str | None = None, *, by: str | None = None
+        self, run_id: Run | str, store: str | None = None, *, by: str | None = None
     ) -> Run:
         """Cancel a run, whichever worker has it.
 
@@ -93,15 +94,20 @@ class RunOperations:
         Raises:
             TaskOptionError: It waits behind another, and is cancelled with that one only.
         """
-        return await self._operations.cancel_run(store, run_id, by or self._engine.identity)
+        run_id, store = named_run(run_id, store)
+        who = canceller(by, self._engine.identity)
+        return await self._operations.cancel_run(store, run_id, who)
 
     cancel_run = blocking(acancel_run)
 
     @on_engine
     async def await_run(
-        self, run_id: str, store: str | None = None, *, timeout: float | None = None
+        self, run_id: Run | str, store: str | None = None, *, timeout: float | None = None
     ) -> Run:
         """Wait until a run has ended, wherever it goes on.
+
+        The synchronous form, `wait_run`, is for threads other than the scheduler's: on its event
+        loop it raises `BlockingCallError` while the run goes on.
 
         Args:
             run_id, store: The run. One that waits for its next attempt has not ended.
@@ -113,17 +119,7 @@ class RunOperations:
         Raises:
             TimeoutError: It has not ended within that time. The run goes on.
         """
-        return await self._operations.end_of_run(store, run_id, timeout)
+        run_id, store = named_run(run_id, store)
+        return await self._operations.end_of_run(store, run_id, seconds_to_wait(timeout))
 
-
-def _states(
-    state: RunState | str | Iterable[RunState | str] | None,
-) -> frozenset[RunState]:
-    if state is None:
-        return frozenset()
-    wanted: Sequence[str] = [state] if isinstance(state, str) else [*state]
-    try:
-        return frozenset(map(RunState, wanted))
-    except ValueError:
-        known = ", ".join(known.value for known in RunState)
-        raise TaskOptionError(f"state must be of these: {known}; not {state!r}.") from None
+    wait_run = blocking(await_run)

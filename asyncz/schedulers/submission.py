@@ -161,19 +161,18 @@ def _announce(
     )
 
 
-def report_missed(engine: Engine, task: Task, missed: Missed) -> None:
-    """Say that run times were too late to be run."""
+def report_missed(engine: Engine, task: Task, missed: Missed, why: str) -> None:
+    """Say that run times were not run in time, and why."""
     total, first, last = missed
     engine.logger.warning(
-        "%d run(s) of the task %r, due %s to %s, were missed: too late for its "
-        "mistrigger_grace_time (%s s) or more than max_catchup.",
+        "%d run(s) of the task %r, due %s to %s, were missed: %s.",
         total,
         task.id,
         first,
         last,
-        task.mistrigger_grace_time,
+        why,
     )
-    react_to_missed(engine, task, missed)
+    react_to_missed(engine, task, missed, why)
     if engine.events.mask & TASK_MISSED:
         engine.dispatch(
             TaskExecutionEvent(

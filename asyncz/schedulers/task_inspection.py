@@ -14,6 +14,7 @@ from asyncz.schedulers.inspection import TaskPage, format_tasks
 from asyncz.schedulers.operations import Operations
 from asyncz.tasks.base import Task
 from asyncz.tasks.inspection import TaskInfo, TaskRunPreview
+from asyncz.tasks.options import checked_tag
 from asyncz.tasks.query import TaskQuery
 from asyncz.timezones import zone_name
 
@@ -37,7 +38,11 @@ class TaskInspection:
             store: A store's alias.
             tag: Only tasks with this tag.
         """
-        return [t for t in await self._operations.all(store) if tag is None or tag in t.tags]
+        tasks = await self._operations.all(store)
+        if tag is None:
+            return tasks
+        tag = checked_tag(tag)
+        return [task for task in tasks if tag in task.tags]
 
     get_tasks = blocking(aget_tasks)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from asyncz.enums import Delivery
 from asyncz.exceptions import TaskOptionError
+from asyncz.runs.checked import near
 from asyncz.runs.policy import History, Retry
 from asyncz.schedulers.bridge import blocking, on_engine
 from asyncz.schedulers.task_inspection import TaskInspection
@@ -62,7 +63,15 @@ class TaskOperations(TaskInspection):
         found = self._engine.plugins.find("trigger", trigger or "date")
         if "timezone" in found.model_fields and "timezone" not in trigger_args:
             trigger_args = {**trigger_args, "timezone": self._engine.timezone}
-        return self._made_or_shared(found, trigger_args)
+        try:
+            return self._made_or_shared(found, trigger_args)
+        except ValueError as exc:
+            unknown = trigger_args.keys() - found.model_fields.keys()
+            meant = {each for name in unknown for each in near(name, Task.model_fields)}
+            if not meant:
+                raise
+            options = ", ".join(sorted(meant))
+            raise TaskOptionError(f"{exc}. Among the options of a task is {options}.") from None
 
     def _made_or_shared(self, kind: type[BaseTrigger], options: Mapping[str, Any]) -> BaseTrigger:
         """A new trigger, or the last one if it was made of the very same options.

@@ -75,7 +75,12 @@ def callers_connection(connection: Any, coroutine: str) -> CallersConnection | N
 
 
 async def put_task(
-    store: BaseStore, call: Call, task: Task, replace_existing: bool, keeps_time: bool
+    store: BaseStore,
+    call: Call,
+    task: Task,
+    replace_existing: bool,
+    keeps_time: bool,
+    settle: Callable[[Task], Awaitable[bool]] | None = None,
 ) -> int:
     """Put a task into a store, or into the place of one of its id.
 
@@ -84,6 +89,7 @@ async def put_task(
         call: Awaits an operation of the store.
         replace_existing: Whether it may take the place of another.
         keeps_time: Whether it then keeps that one's next run time, if the trigger is the same.
+        settle: Called with that one if it does not: records what it owes. False: look again.
 
     Returns:
         The code of the event that says what was done.
@@ -102,6 +108,8 @@ async def put_task(
             # which the store sets aside.
             stored = await call(store.lookup_task(str(task.id)))
         keeps = stored is not None and keeps_time and stored.trigger == task.trigger
+        if stored is not None and not keeps and settle is not None and not await settle(stored):
+            continue
         try:
             if stored is None or not keeps:
                 await call(store.update_task(task))

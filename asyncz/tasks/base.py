@@ -26,8 +26,10 @@ from asyncz.tasks.callables import (
 )
 from asyncz.tasks.inspection import TaskInfo
 from asyncz.tasks.options import (
+    REACTIONS,
     Reaction,
-    explain,
+    check_reactions,
+    explain_options,
     instant,
     positional,
     resolve_callable,
@@ -143,9 +145,12 @@ class Task(BaseModel):
         try:
             self._take_checked(options)
         except ValidationError as exc:
-            raise TaskOptionError(explain(exc, type(self).model_fields)) from None
+            known = type(self).model_fields
+            raise TaskOptionError(explain_options(exc, options.get("id"), known)) from None
         if self.fn is not None:
             check_arguments(self.fn, self.args, self.kwargs)
+        if self.has_reactions:
+            check_reactions({name: getattr(self, name) for name in REACTIONS})
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

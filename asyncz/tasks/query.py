@@ -13,6 +13,7 @@ from asyncz.enums import TaskScheduleState
 from asyncz.tasks.base import Task
 from asyncz.tasks.callables import callable_name
 from asyncz.tasks.inspection import TaskInfo
+from asyncz.tasks.options import checked_tag
 
 __all__ = ["FoundTasks", "TaskCounts", "TaskQuery", "TaskSummary"]
 
@@ -149,7 +150,7 @@ class TaskQuery:
         self.descending = descending
         self.limit = None if limit is None else _count("limit", limit)
         self.offset = _count("offset", offset)
-        self.tag = tag or None
+        self.tag = None if tag is None else checked_tag(tag)
 
     def up_to_page(self) -> TaskQuery:
         """The same query for this page and all before it: what each of several stores is asked."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import URL, Column, Integer, MetaData, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from asyncz import AsyncIOScheduler, NativeAsyncIOScheduler, Task
+from asyncz import AsyncIOScheduler, NativeAsyncIOScheduler, RunState, Task
 from asyncz.events.base import SchedulerEvent, TaskEvent
 from asyncz.events.constants import TASK_ADDED, TASK_MODIFIED
 from asyncz.exceptions import (
@@ -162,6 +163,26 @@ async def test_a_task_can_be_replaced_within_a_transaction(
         found = await scheduler.aget_task("daily")
         assert found is not None
         assert found.args == ((1,) if rolls_back else (2,))
+
+
+async def test_what_a_replaced_task_owed_is_recorded_after_the_commit(
+    scheduler: Scheduler, app: AsyncEngine
+) -> None:
+    await scheduler.apause()
+    due = datetime.now(UTC) - timedelta(hours=3, minutes=30)
+    await scheduler.aadd_task(ship, "interval", hours=1, id="daily", next_run_time=due)
+    for rolls_back in (True, False):
+        async with AsyncSession(app) as session:
+            await scheduler.aadd_task(
+                ship, "interval", hours=2, id="daily", replace_existing=True, connection=session
+            )
+            await (session.rollback() if rolls_back else session.commit())
+    async with asyncio.timeout(PATIENCE):
+        while not (runs := await scheduler.aget_runs("daily")):
+            await asyncio.sleep(0.01)
+    assert [(run.scheduled_time, run.state, run.occurrences) for run in runs] == [
+        (due, RunState.MISSED, 4)
+    ]
 
 
 async def test_the_event_of_a_task_waits_for_the_commit(
