@@ -59,6 +59,14 @@ class MemoryStore(BaseStore):
         task_id = self._known(task.id)
         self._enter(task_id, task, self._entries[task_id][1])
 
+    async def update_task_if(self, task: Task, expected: datetime | None) -> bool:
+        # By the entry: the task may be the very one that is here, with its new time already.
+        when = inf if expected is None else expected.timestamp()
+        if self._entries[self._known(task.id)][0] != when:
+            return False
+        await self.update_task(task)
+        return True
+
     async def delete_task(self, task_id: str) -> None:
         self._forget(self._known(task_id))
         self._drop_stale()
