@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from asyncz.clock import Timer
@@ -13,8 +13,10 @@ from asyncz.tasks.base import Task
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
-__all__ = ["ExpectingTasksFinder"]
+__all__ = ["ExpectingTasksFinder", "allowance"]
 
+DEFAULT_GRACE = 60.0
+"""Seconds beyond `expect_every`, of a task that may be late by any amount."""
 FIND_EVERY = 300.0
 """Seconds from the end of one walk through the stores to the beginning of the next."""
 PAUSE = 0.05
@@ -103,3 +105,9 @@ class ExpectingTasksFinder:
             self._walked.add(alias)
         else:
             self._places.append((alias, rest))
+
+
+def allowance(task: Task) -> timedelta:
+    """How long after a success the next is due at the latest."""
+    grace = DEFAULT_GRACE if task.mistrigger_grace_time is None else task.mistrigger_grace_time
+    return timedelta(seconds=(task.expect_every or 0.0) + grace)

@@ -11,7 +11,7 @@ from asyncz.clock import Timer
 from asyncz.enums import NodeState
 from asyncz.events.base import TaskEvent
 from asyncz.events.constants import TASK_OVERDUE
-from asyncz.schedulers.finding import ExpectingTasksFinder
+from asyncz.schedulers.finding import ExpectingTasksFinder, allowance
 from asyncz.schedulers.own_runs import OwnRuns
 from asyncz.stores.cluster import ClusterStore
 from asyncz.tasks.base import Task
@@ -25,8 +25,6 @@ __all__ = ["Overdue"]
 Key = tuple[str, str]
 """The alias of a store, and a task's id."""
 
-DEFAULT_GRACE = 60.0
-"""Seconds beyond `expect_every`, of a task that may be late by any amount."""
 LOOK_AGAIN = 60.0
 """Seconds between looks at a task that is overdue: does it still?"""
 MOST = 10_000
@@ -243,12 +241,6 @@ class Overdue:
 
 
 LOOK = timedelta(seconds=LOOK_AGAIN)
-
-
-def allowance(task: Task) -> timedelta:
-    """How long after a success the next is due at the latest."""
-    grace = DEFAULT_GRACE if task.mistrigger_grace_time is None else task.mistrigger_grace_time
-    return timedelta(seconds=(task.expect_every or 0.0) + grace)
 
 
 def _detail(task: Task, watched: Watched) -> str:
