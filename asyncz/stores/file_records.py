@@ -217,8 +217,7 @@ class FileRecords:
         with self.locked():
             self.index.refresh()
             found = [entry for entry in self.index.readable() if entry.expects]
-            tasks = ((self.index.build(entry), added_at(entry.order)) for entry in found)
-            return [(task, added) for task, added in tasks if task is not None]
+            return [(t, added_at(e.order)) for e in found if (t := self.index.build(e))]
 
     def quarantined(self) -> list[QuarantinedTask]:
         with self.locked():
