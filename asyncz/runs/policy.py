@@ -14,6 +14,7 @@ from pydantic import (
     PlainSerializer,
 )
 
+from asyncz.enums import RunState
 from asyncz.exceptions import RetryAfter
 from asyncz.runs.checked import Checked
 from asyncz.runs.waits import LONGEST, Backoff, TenacityWait, as_wait, dump_wait
@@ -102,6 +103,8 @@ def _is_of(error: BaseException | None, kinds: tuple[str, ...]) -> bool:
 
 
 DAY = timedelta(days=1)
+FAILURES = frozenset({RunState.FAILED, RunState.LOST, RunState.ABANDONED})
+"""What is kept for longer."""
 
 
 def _timedelta(value: Any) -> Any:

@@ -135,7 +135,8 @@ class Caretaker:
     def _keep_for(self) -> timedelta:
         """How long any run is kept, also those of tasks that do not run any more."""
         history = self._engine.settings.history
-        return max(history.age, history.failures_age)
+        longest = self._engine.overdue.longest(self._alias)
+        return max(history.age, history.failures_age, longest)
 
     def _pause(self) -> float:
         """A third of the lease, more or less, so that nodes do not all do the same at once."""

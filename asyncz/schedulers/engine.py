@@ -191,6 +191,7 @@ class Engine:
         self.dispatch(SchedulerEvent(code=STORE_ADDED, alias=alias))
         if self.stores_open and self.is_claiming:
             self.lanes[alias].wakeup()
+            self.overdue.start()
 
     async def open_store(self, alias: str, store: BaseStore, timeout: float | None = None) -> None:
         """Start a store, within the store timeout or another one, and give it a lane."""

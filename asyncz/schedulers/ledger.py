@@ -19,6 +19,7 @@ __all__ = ["Ledger", "Step"]
 
 Step = tuple[Task, Plan, BaseExecutor]
 """A due task with its plan and the executor that will run it."""
+GOOD = frozenset({RunState.SUCCEEDED})
 
 
 class Ledger(ABC):
@@ -137,6 +138,11 @@ class Ledger(ABC):
     @abstractmethod
     async def get_runs(self, query: RunQuery) -> list[Run]:
         """The runs that are wanted, the latest first."""
+
+    async def last_success(self, task_id: str) -> datetime | None:
+        """When a run of a task has ended well for the last time, as far as is known."""
+        good = await self.get_runs(RunQuery(task_id, GOOD, limit=1))
+        return (good[0].finished_at or good[0].scheduled_time) if good else None
 
     @abstractmethod
     async def count_active(self, task_ids: Sequence[str]) -> dict[str, int]:

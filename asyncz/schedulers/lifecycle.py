@@ -63,6 +63,7 @@ class Lifecycle:
         engine.started_at = engine.clock.now()
         engine.state = SchedulerState.STATE_PAUSED if paused else SchedulerState.STATE_RUNNING
         engine.clock.attach(engine.facade)
+        engine.overdue.start()
         engine.logger.info("Scheduler %s started.", engine.identity)
         engine.dispatch(SchedulerEvent(code=SCHEDULER_STARTED))
         engine.wakeup()

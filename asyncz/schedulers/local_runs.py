@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED
 from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import BaseExecutor, Outcome
-from asyncz.runs.base import Run, RunQuery, readable_notes
+from asyncz.runs.base import Run, RunQuery
 from asyncz.runs.current import CurrentRun
 from asyncz.schedulers.accounts import as_recorded, as_unrun
 from asyncz.schedulers.ledger import Ledger, Step
 from asyncz.schedulers.local_attempts import LocalAttempts, Waiting
+from asyncz.schedulers.local_history import LocalHistory, Special, said_of
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import send, submit
 from asyncz.stores.base import BaseStore, TaskAdvance, is_same_instant
@@ -26,40 +26,6 @@ if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
 __all__ = ["LocalRuns"]
-
-KEPT = 1_000
-"""Settled runs that are remembered. Few enough that the garbage collector does not notice."""
-
-
-class _Special(NamedTuple):
-    """An open run that is not an ordinary one: by hand, for several instants, or one of several."""
-
-    since: datetime
-    kind: RunKind
-    run_times: tuple[datetime, ...]
-
-
-class _Ended(NamedTuple):
-    """What became of a run that is not an ordinary one, or did not go well."""
-
-    task_id: str
-    run: _Special
-    finished_at: datetime
-    outcomes: tuple[RunOutcome, ...]
-    attempt: int = 1
-
-
-class _NotRun(NamedTuple):
-    """Occurrences that were not run."""
-
-    task_id: str
-    when: datetime
-    unrun: Unrun
-
-
-Ordinary = tuple[str, datetime, datetime, datetime]
-"""A run that went well: its task, its instant, when it was begun and when it ended. A bare tuple of
-such things is nothing that the garbage collector would look at twice."""
 
 
 class LocalRuns(Ledger):
@@ -97,8 +63,8 @@ class LocalRuns(Ledger):
         # since no object has to be made for that.
         self._open: dict[str, datetime] = {}
         self._since: dict[str, datetime] = {}
-        self._special: dict[tuple[str, datetime], _Special] = {}
-        self._settled: deque[Ordinary | _Ended | _NotRun] = deque(maxlen=KEPT)
+        self._special: dict[tuple[str, datetime], Special] = {}
+        self._history = LocalHistory(engine, alias)
 
     def now(self) -> datetime:
         return self._now()
@@ -119,21 +85,22 @@ class LocalRuns(Ledger):
         now = self._now()
         for (task, plan, _), won in zip(steps, made, strict=True):
             if won:
+                self._history.meet(task, plan.next_run_time is not None)
                 self._begin(str(task.id), plan.run_times, now)
                 for unrun in not_run.get(str(task.id), ()) if not_run else ():
-                    self._settled.append(_NotRun(str(task.id), now, unrun))
+                    self._history.not_run(str(task.id), unrun, now)
         return [Fired.WON if won else Fired.LOST for won in made]
 
     def _begin_again(self, waiting: Waiting) -> None:
         key = waiting.key
-        self._special[key] = _Special(waiting.since, waiting.kind, (key[1],))
+        self._special[key] = Special(waiting.since, waiting.kind, (key[1],))
 
     def _begin(self, task_id: str, run_times: Sequence[datetime], now: datetime) -> None:
         if len(run_times) == 1 and task_id not in self._open:
             self._open[task_id] = run_times[0]
             self._since[task_id] = now
         elif run_times:
-            run = _Special(now, RunKind.SCHEDULED, tuple(run_times))
+            run = Special(now, RunKind.SCHEDULED, tuple(run_times))
             self._special[task_id, run_times[0]] = run
 
     async def fire_by_hand(self, firing: Firing, executor: BaseExecutor) -> Fired:
@@ -150,15 +117,18 @@ class LocalRuns(Ledger):
             task.next_run_time = firing.next_run_time
             await self._ask(self._store.update_task(task))
         now = self._now()
-        self._special[key] = _Special(now, firing.kind, firing.run_times)
-        self._settled.extend(_NotRun(task_id, now, unrun) for unrun in firing.unrun)
+        self._special[key] = Special(now, firing.kind, firing.run_times)
+        self._history.meet(task, not firing.forget)
+        for unrun in firing.unrun:
+            self._history.not_run(task_id, unrun, now)
         return Fired.WON
 
     async def settle(self, firings: Sequence[Firing]) -> list[Fired]:
         for task, _, following, _, _, _, unrun in firings:
             task.next_run_time = following
             await self._ask(self._store.update_task(task))
-            self._settled.extend(_NotRun(str(task.id), self._now(), each) for each in unrun)
+            for each in unrun:
+                self._history.not_run(str(task.id), each, self._now())
         return [Fired.WON] * len(firings)
 
     async def start(self, starts: Sequence[Start]) -> None:
@@ -178,13 +148,13 @@ class LocalRuns(Ledger):
             self._forget_of((task_id, run_time))
         if self._open.get(task_id) == run_time:
             del self._open[task_id]
-            since = self._since.pop(task_id)
-            self._settled.append((task_id, run_time, since, self._now()))
+            self._history.succeeded(task_id, run_time, self._since.pop(task_id))
         elif run := self._special.pop((task_id, run_time), None):
-            outcomes = tuple(RunOutcome(moment, RunState.SUCCEEDED) for moment in run.run_times)
             attempt = self.attempt_of(task_id, run_time)
             self._attempts.ended((task_id, run_time))
-            self._settled.append(_Ended(task_id, run, self._now(), outcomes, attempt))
+            for moment in run.run_times:
+                outcome = RunOutcome(moment, RunState.SUCCEEDED)
+                self._history.ended(task_id, run, outcome, attempt)
 
     def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
         first = outcomes[0].run_time
@@ -206,9 +176,8 @@ class LocalRuns(Ledger):
                 if task is not None and outcome.retry_at is not None:
                     self._attempts.wait(task, run.kind, run.since, attempt, outcome)
                     self._wake_for(outcome.retry_at)
-            settled = tuple(o for o in said if o.retry_at is None)
-            if settled:
-                self._settled.append(_Ended(task_id, run, now, settled, attempt))
+                elif outcome.retry_at is None:
+                    self._history.ended(task_id, run, outcome, attempt)
 
     def _forget_of(self, key: tuple[str, datetime]) -> str | None:
         """A run has ended. Who has asked to cancel it, if anybody has."""
@@ -236,16 +205,16 @@ class LocalRuns(Ledger):
         self._failing[str(task.id), head] = task
 
     def task_deleted(self, task_id: str | None) -> None:
+        self._history.forget_successes(task_id)
         for waiting in self._attempts:
             if task_id in (None, waiting.key[0]):
                 self._end_waiting(waiting, "its task was deleted")
 
     def _end_waiting(self, waiting: Waiting, why: str) -> None:
         self._attempts.take_out(waiting.key)
-        run = _Special(waiting.since, waiting.kind, (waiting.key[1],))
+        run = Special(waiting.since, waiting.kind, (waiting.key[1],))
         said = waiting.said._replace(state=RunState.CANCELLED, retry_at=None, reason=why)
-        ended = _Ended(waiting.key[0], run, self._now(), (said,), waiting.attempt)
-        self._settled.append(ended)
+        self._history.ended(waiting.key[0], run, said, waiting.attempt)
 
     # What runs say, and being cancelled.
 
@@ -283,16 +252,19 @@ class LocalRuns(Ledger):
             self.run_ended(task_id, failed)
         elif self._taken_out(task_id, run_times[0]):
             unrun = Unrun(RunState.SKIPPED, run_times[0], run_times[-1], len(run_times), str(error))
-            self._settled.append(_NotRun(task_id, self._now(), unrun))
+            self._history.not_run(task_id, unrun, self._now())
 
-    def _taken_out(self, task_id: str, run_time: datetime) -> _Special | None:
+    def _taken_out(self, task_id: str, run_time: datetime) -> Special | None:
         """An open run, which is not open any more; None: it was not."""
         if self._open.get(task_id) == run_time:
             moment = self._open.pop(task_id)
-            return _Special(self._since.pop(task_id), RunKind.SCHEDULED, (moment,))
+            return Special(self._since.pop(task_id), RunKind.SCHEDULED, (moment,))
         return self._special.pop((task_id, run_time), None)
 
     # History.
+
+    async def last_success(self, task_id: str) -> datetime | None:
+        return self._history.last_success(task_id) or await super().last_success(task_id)
 
     async def get_runs(self, query: RunQuery) -> list[Run]:
         return query.select(self._all())
@@ -312,15 +284,7 @@ class LocalRuns(Ledger):
         return last
 
     def _all(self) -> Iterator[Run]:
-        for settled in self._settled:
-            if isinstance(settled, _NotRun):
-                yield self._of_unrun(settled)
-            elif isinstance(settled, _Ended):
-                yield from self._of_ended(settled)
-            else:
-                task_id, moment, since, finished_at = settled
-                run = self._run(task_id, RunKind.SCHEDULED, moment, RunState.SUCCEEDED, since)
-                yield run.model_copy(update={"finished_at": finished_at})
+        yield from self._history.runs()
         for waiting in self._attempts:
             yield self._of_waiting(waiting)
         for task_id, moment in self._open.items():
@@ -331,67 +295,19 @@ class LocalRuns(Ledger):
                 state = RunState.RUNNING if moment is head else RunState.QUEUED
                 yield self._run(task_id, special.kind, moment, state, special.since)
 
-    def _of_ended(self, ended: _Ended) -> Iterator[Run]:
-        since, kind, _ = ended.run
-        for outcome in ended.outcomes:
-            run = self._run(ended.task_id, kind, outcome.scheduled_time, outcome.state, since)
-            numbers = {"attempt": ended.attempt, "token": ended.attempt}
-            said = {"finished_at": ended.finished_at, **numbers, **_said(outcome)}
-            yield run.model_copy(update=said)
-
     def _of_waiting(self, waiting: Waiting) -> Run:
         task_id, moment = waiting.key
         run = self._run(task_id, waiting.kind, moment, RunState.RETRYING, waiting.since)
         numbers = {"attempt": waiting.attempt, "token": waiting.attempt}
-        said = {"retry_at": waiting.retry_at, **numbers, **_said(waiting.said)}
+        said = {"retry_at": waiting.retry_at, **numbers, **said_of(waiting.said)}
         return run.model_copy(update=said)
 
-    def _of_unrun(self, note: _NotRun) -> Run:
-        unrun = note.unrun
-        return Run(
-            task_id=note.task_id,
-            store_alias=self._alias,
-            scheduled_time=unrun.first,
-            state=unrun.state,
-            occurrences=unrun.occurrences,
-            last_scheduled_time=unrun.last if unrun.occurrences > 1 else None,
-            owner=self._engine.identity,
-            claimed_at=note.when,
-            finished_at=note.when,
-            reason=unrun.reason,
-        )
-
     def _run(
-        self,
-        task_id: str,
-        kind: RunKind,
-        moment: datetime,
-        state: RunState,
-        since: datetime,
+        self, task_id: str, kind: RunKind, moment: datetime, state: RunState, since: datetime
     ) -> Run:
-        attempt, saying = 1, None
-        if state is RunState.RUNNING:
-            attempt = self.attempt_of(task_id, moment)
-            saying = self._sayings.get((task_id, moment))
-        return Run(
-            task_id=task_id,
-            store_alias=self._alias,
-            kind=kind,
-            scheduled_time=moment,
-            state=state,
-            owner=self._engine.identity,
-            attempt=attempt,
-            token=attempt,
-            claimed_at=since,
-            started_at=since,
-            **({} if saying is None else readable_notes(saying.notes())),
-        )
-
-
-def _said(outcome: RunOutcome) -> dict[str, Any]:
-    return {
-        "error": outcome.error,
-        "traceback": outcome.traceback,
-        "reason": outcome.reason,
-        **readable_notes(outcome.notes),
-    }
+        make = self._history.make_run
+        if state is not RunState.RUNNING:
+            return make(task_id, kind, moment, state, since)
+        attempt, saying = self.attempt_of(task_id, moment), self._sayings.get((task_id, moment))
+        notes = None if saying is None else saying.notes()
+        return make(task_id, kind, moment, state, since, attempt, notes)

@@ -35,6 +35,8 @@ __all__ = ["Membership"]
 
 R = TypeVar("R")
 
+WRITTEN = frozenset({Fired.WON, Fired.SKIPPED})
+"""After which there are records of what is not run."""
 FOREVER = 1e9
 """Seconds that a lease lasts where nobody else could take over."""
 
@@ -230,6 +232,9 @@ class Membership(OwnRuns):
                     self._owned[ref.task_id, ref.scheduled_time] = own
             elif what is Fired.FENCED:
                 self._fence(node_id)
+            if what in WRITTEN:
+                skipped = len(firing.run_times) if what is Fired.SKIPPED else 0
+                self._pruner.note(firing.task, len(firing.unrun) + skipped)
         return fired
 
     def _notice_ended(self, steps: Sequence[Step]) -> None:

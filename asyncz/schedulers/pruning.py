@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timedelta
+from random import random
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncz.enums import RunState
-from asyncz.runs.policy import History
+from asyncz.runs.policy import FAILURES, History
+from asyncz.schedulers.finding import allowance
 from asyncz.stores.cluster import ClusterStore
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
+from asyncz.triggers import DateTrigger
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
 __all__ = ["Pruner"]
 
-FAILURES = frozenset({RunState.FAILED, RunState.LOST, RunState.ABANDONED})
 OTHERS = frozenset(state for state in RunState if not state.is_open) - FAILURES
+GOOD = frozenset({RunState.SUCCEEDED})
 AT_ONCE = 500
 """Runs that a store forgets by one call: few enough that nobody has to wait for it."""
 SURPLUS = 5
 """The part of what is kept that may be there beyond it, before it is looked at again."""
-FEW = 20
-MOST_TASKS = 10_000
+LOOK_EVERY = 86_400.0
+"""Seconds after which the histories of tasks that run are looked at, for the age of what is in
+them."""
+PAUSE = 0.05
+"""Seconds between two tasks: after a start there may be many."""
+MOST_TASKS = 100_000
 """Tasks of whose runs is counted how many there have been."""
+
+
+class _Count:
+    """How many records of a task have been written since it was looked at, and when that was."""
+
+    __slots__ = ("looked_at", "records")
+
+    def __init__(self, looked_at: float) -> None:
+        self.records = 0
+        self.looked_at = looked_at
+
+
+class _Part(NamedTuple):
+    """What is kept of the runs that ended in some ways."""
+
+    states: frozenset[RunState]
+    keep: int
+    age: timedelta
 
 
 class Pruner:
     """Keeps the histories of the tasks short whose runs this scheduler carries out.
 
-    A task is looked at after its runs have become a fifth more, by whoever carries them out. What
+    A task is looked at when a run of it has ended here for the first time, then after its records
+    have become a fifth more, and at its first run after a day, by whoever writes them. What
     belongs to tasks that do not run any more goes by its age: see the `Caretaker`.
 
     Args:
@@ -54,46 +80,69 @@ class Pruner:
         self._store = store
         self._ask = ask
         self._now = now
-        self._counts: dict[str, int] = {}
-        self._due: dict[str, History] = {}
+        self._counts: dict[str, _Count] = {}
+        self._due: dict[str, list[_Part]] = {}
         self._is_at_work = False
 
-    def note(self, task: Task | None) -> None:
-        """A run of that task has ended."""
-        if task is None or task.next_run_time is None:
+    def note(self, task: Task | None, records: int = 1) -> None:
+        """A run of that task has ended, or so many records of what was not run were written."""
+        if task is None or not records or isinstance(task.trigger, DateTrigger):
             return  # there will hardly be many more
-        task_id = str(task.id)
         history = task.history or self._engine.settings.history
-        count = self._counts.get(task_id, 0) + 1
-        if count < max(FEW, history.count // SURPLUS):
-            if len(self._counts) >= MOST_TASKS and task_id not in self._counts:
-                self._counts.clear()
-            self._counts[task_id] = count
-            return
-        self._counts[task_id] = 0
-        self._due[task_id] = history
-        if not self._is_at_work:
-            self._is_at_work = True
+        if self._is_due(str(task.id), records, max(1, history.count // SURPLUS)):
+            self._due[str(task.id)] = list(_parts(task, history))
+            if not self._is_at_work:
+                self._is_at_work = True
+                self._begin()
+
+    def _is_due(self, task_id: str, records: int, every: int) -> bool:
+        count, now = self._counts.get(task_id), self._engine.clock.monotonic()
+        if count is None:
+            if len(self._counts) >= MOST_TASKS:
+                return random() * every < records  # noqa: S311  # as often, in the long run
+            self._counts[task_id] = _Count(now)
+            return True
+        count.records += records
+        if count.records < every and now - count.looked_at < LOOK_EVERY:
+            return False
+        count.records, count.looked_at = 0, now
+        return True
+
+    def _begin(self) -> None:
+        if self._due and self._engine.is_claiming:
             self._engine.background(self._work(), f"asyncz history of {self._alias}")
+        else:
+            self._is_at_work = False
 
     async def _work(self) -> None:
+        task_id = next(iter(self._due))
+        parts = self._due.pop(task_id)
         try:
-            while self._due and self._engine.is_claiming:
-                task_id, history = self._due.popitem()
-                await self._prune(task_id, history)
+            for part in parts:
+                await self._prune(task_id, part)
         except Exception as exc:  # the next run that ends has it tried again
+            self._counts.pop(task_id, None)
             self._engine.logger.warning(
                 "Old runs in the store %r cannot be forgotten yet: %s", self._alias, reason(exc)
             )
-        finally:
-            self._is_at_work = False
+        self._engine.clock.call_later(self._engine.loop, PAUSE, self._begin)
 
-    async def _prune(self, task_id: str, history: History) -> None:
-        now = self._now()
-        for states, age in ((OTHERS, history.age), (FAILURES, history.failures_age)):
-            forgotten = AT_ONCE
-            while forgotten >= AT_ONCE and self._engine.is_claiming:
-                forgotten = await self._ask(
-                    self._store.prune_runs(task_id, states, history.count, now - age, AT_ONCE)
-                )
-                await asyncio.sleep(0)
+    async def _prune(self, task_id: str, part: _Part) -> None:
+        before = self._now() - part.age
+        forgotten = AT_ONCE
+        while forgotten >= AT_ONCE and self._engine.is_claiming:
+            forgotten = await self._ask(
+                self._store.prune_runs(task_id, part.states, part.keep, before, AT_ONCE)
+            )
+            await asyncio.sleep(0)
+
+
+def _parts(task: Task, history: History) -> Iterator[_Part]:
+    """What is kept of a task's runs."""
+    yield _Part(FAILURES, history.count, history.failures_age)
+    if task.expect_every is None:
+        yield _Part(OTHERS, history.count, history.age)
+        return
+    # Whether it is overdue goes by its last success, whatever has been skipped since.
+    yield _Part(GOOD, max(1, history.count), max(history.age, allowance(task)))
+    yield _Part(OTHERS - GOOD, history.count, history.age)

@@ -19,6 +19,7 @@ from asyncz.triggers.base import BaseTrigger
 
 __all__ = [
     "BaseStore",
+    "ExpectingTasks",
     "QuarantineNews",
     "QuarantinedTask",
     "StoreHost",
@@ -99,6 +100,18 @@ class QuarantineNews(NamedTuple):
 
     task_id: str
     error: str | None
+
+
+class ExpectingTasks(NamedTuple):
+    """Some of the tasks that have `expect_every`.
+
+    Args:
+        found: Each with the instant at which it was added, where the store knows that.
+        rest: What gives those that come next, if it is handed back; None: these were the last.
+    """
+
+    found: list[tuple[Task, datetime | None]]
+    rest: Any = None
 
 
 class BaseStore(BaseModel):
@@ -258,6 +271,17 @@ class BaseStore(BaseModel):
         for task_id, error in await self.get_quarantined_tasks():
             infos.append(TaskInfo.of_unreadable(task_id, self.alias, error))
         return query.select(infos)
+
+    async def get_expecting_tasks(self, rest: Any = None) -> ExpectingTasks:
+        """The tasks that have `expect_every`, some at a time, in any order.
+
+        This one looks at all tasks; a store that may have many asks its server.
+
+        Args:
+            rest: As the answer before had it; None: from the beginning.
+        """
+        tasks = await self.get_all_tasks()
+        return ExpectingTasks([(task, None) for task in tasks if task.expect_every is not None])
 
     async def count_tasks(self) -> TaskCounts:
         """How many tasks it has: scheduled, paused and unreadable ones."""

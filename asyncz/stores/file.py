@@ -17,7 +17,7 @@ from asyncz.enums import RunState
 from asyncz.exceptions import ConfigurationError, ConflictIdError, StoreError, TaskLookupError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.serializers.json import to_microseconds
-from asyncz.stores.base import NO_IDS, QuarantinedTask, StoreHost, TaskAdvance
+from asyncz.stores.base import NO_IDS, ExpectingTasks, QuarantinedTask, StoreHost, TaskAdvance
 from asyncz.stores.cluster import (
     Attended,
     ClusterStore,
@@ -184,6 +184,9 @@ class FileStore(SerializingStore, ClusterStore):
 
     async def get_all_tasks(self) -> list[Task]:
         return await self._submit(self._started.all)
+
+    async def get_expecting_tasks(self, rest: Any = None) -> ExpectingTasks:
+        return ExpectingTasks(await self._submit(self._started.expecting))
 
     async def advance_tasks(self, advances: Sequence[TaskAdvance]) -> list[bool]:
         # The thread goes on when a caller has given up on a slow disk. Who asks for the same

@@ -48,6 +48,11 @@ class Entry:
         return self.task_id if self.task_id is not None else f"{BY_NAME}{self.name}"
 
     @property
+    def expects(self) -> bool:
+        """Whether the task has `expect_every`."""
+        return self.record is not None and self.record.get("expect_every") is not None
+
+    @property
     def place(self) -> tuple[int, int, str]:
         """Sorts a scheduled record: by next run time, then by insertion."""
         return self.next_run or 0, self.order, self.name

@@ -23,6 +23,7 @@ from asyncz.stores.file_index import RecordIndex, name_of
 from asyncz.stores.file_ledger import Move
 from asyncz.stores.file_options import Companion, FileOptions
 from asyncz.stores.file_thread import give_way
+from asyncz.stores.rows import added_at
 from asyncz.stores.serializing import Codec
 from asyncz.tasks.base import Task
 
@@ -221,6 +222,13 @@ class FileRecords:
             entries = list(self.index.readable())
             entries.sort(key=lambda entry: (entry.next_run is None, entry.place))
             return list(filter(None, map(self.index.build, entries)))
+
+    def expecting(self) -> list[tuple[Task, datetime | None]]:
+        """The tasks that have `expect_every`, and when they were added."""
+        with self.locked():
+            self.index.refresh()
+            found = [entry for entry in self.index.readable() if entry.expects]
+            return [(t, added_at(e.order)) for e in found if (t := self.index.build(e))]
 
     def quarantined(self) -> list[QuarantinedTask]:
         with self.locked():

@@ -18,7 +18,9 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from asyncz.clock import SystemClock
 from asyncz.exceptions import ConfigurationError
+from asyncz.stores.base import ExpectingTasks
 from asyncz.stores.cluster import Pulse
+from asyncz.stores.expecting import MARKED, expecting_tasks
 from asyncz.stores.mongo_adding import MongoAdding
 from asyncz.stores.mongo_attending import MongoAttending
 from asyncz.stores.mongo_client import Link, check_client, check_uri, open_link
@@ -177,6 +179,13 @@ class MongoDBStore(MongoAttending):
         segments = segments_of(query, self.alias or "", exclude)
         rows = self._started_rows
         return await self._call(lambda: rows.find(segments, query.offset, query.limit))
+
+    async def get_expecting_tasks(self, rest: Any = None) -> ExpectingTasks:
+        return await expecting_tasks(self, self._fetch_expecting, rest)
+
+    async def _fetch_expecting(self, after: Any) -> tuple[list[StoredRow], Any]:
+        rows = await self._call(lambda: self._started_rows.expecting(after, MARKED))
+        return rows, rows[-1].key if len(rows) == MARKED else None
 
     async def _look_after(self) -> None:
         """What a pass does beside looking for what is due."""

@@ -14,7 +14,7 @@
 | `staged` | while the call that adds it goes on: its token (`call`) and the `next_run` to be |
 | `ended` | when its last step was made; it is removed a moment later |
 | `opaque` | true if what follows is secret, and missing |
-| `id`, `name`, `executor`, `trigger`, `trigger_name`, `search` | see `TaskSummary` |
+| `id`, `name`, `executor`, `trigger`, `trigger_name`, `search`, `expects` | see `TaskSummary` |
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "BY_KEY",
     "DUE_ORDER",
     "ENDED",
+    "EXPECTING",
     "GONE",
     "HAS_NOTHING_OPEN",
     "HAS_OPEN_RUNS",
@@ -86,6 +87,7 @@ FORGET_ENDED_AFTER = 7 * 86_400
 one that lost sight of the server may want to undo it."""
 
 ENDED = "asyncz_ended"
+EXPECTING = "asyncz_expecting"
 OWNERS = "asyncz_owners"
 NOTES = "asyncz_notes"
 WAITING = "asyncz_waiting"
@@ -94,6 +96,9 @@ INDEXES = [
     IndexModel([("staged.call", 1)], name="asyncz_staged", sparse=True),
     IndexModel([("ended", 1)], name=ENDED, sparse=True, expireAfterSeconds=FORGET_ENDED_AFTER),
     IndexModel([("opaque", 1)], name="asyncz_opaque", sparse=True),
+    IndexModel(
+        [("expects", 1), ("_id", 1)], name=EXPECTING, partialFilterExpression={"expects": True}
+    ),
     # Nothing of a document whose arrays are empty is in these.
     IndexModel([("active.owner", 1)], name=OWNERS, sparse=True),
     IndexModel([("ledger.claim", 1)], name=NOTES, sparse=True),

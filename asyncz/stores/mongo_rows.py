@@ -11,8 +11,10 @@ from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTime
 from asyncz.exceptions import StoreFormatError
 from asyncz.stores.mongo_client import Collection, Document, Link, repeated
 from asyncz.stores.mongo_documents import (
+    BY_KEY,
     DUE_ORDER,
     ENDED,
+    EXPECTING,
     GONE,
     HAS_NOTHING_OPEN,
     HAS_OPEN_RUNS,
@@ -131,6 +133,14 @@ class MongoRows:
         start, end = bound_after(None, False), bound_until(until)
         rows = await _rows(found.hint(DUE_ORDER).min(start).max(end), 1)
         return rows[0].place if rows else None
+
+    async def expecting(self, after: str | None, limit: int) -> list[StoredRow]:
+        """Rows of tasks that have `expect_every`, by their keys, behind one of these."""
+        wanted: Document = {"expects": True, **IS_THERE}
+        if after is not None:
+            wanted["_id"] = {"$gt": after}
+        found = self._tasks.find(wanted, ROW_FIELDS, limit=limit).sort(BY_KEY).hint(EXPECTING)
+        return await _rows(found, limit)
 
     async def _between(self, start: Bound, end: Bound, limit: int) -> list[StoredRow]:
         if limit <= 0:

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from logging import Logger, getLogger
 from typing import Any
 from uuid import uuid4
@@ -23,7 +24,7 @@ from asyncz.enums import RunState
 from asyncz.exceptions import StoreError
 from asyncz.runs.base import Run, RunQuery
 from asyncz.serializers.json import to_microseconds
-from asyncz.stores.base import NO_IDS
+from asyncz.stores.base import NO_IDS, ExpectingTasks
 from asyncz.stores.cluster import (
     Attended,
     ClusterStore,
@@ -38,10 +39,11 @@ from asyncz.stores.cluster import (
     RunEnd,
     RunRef,
 )
+from asyncz.stores.expecting import expecting_tasks
 from asyncz.stores.records import PAGE, RecordStore
 from asyncz.stores.redis_batches import RedisBatches
 from asyncz.stores.redis_calls import RedisCalls
-from asyncz.stores.redis_find import BYTES, find_rows
+from asyncz.stores.redis_find import BYTES, fetch_expecting, find_rows
 from asyncz.stores.redis_options import RedisOptions
 from asyncz.stores.redis_pulse import RedisPulse, twin_of
 from asyncz.stores.redis_rows import (
@@ -200,6 +202,9 @@ class RedisStore(RedisOptions, RecordStore, ClusterStore):
         self, query: TaskQuery, exclude: Set[str]
     ) -> tuple[list[StoredRow], int] | None:
         return await find_rows(self._calls, query, exclude)
+
+    async def get_expecting_tasks(self, rest: Any = None) -> ExpectingTasks:
+        return await expecting_tasks(self, partial(fetch_expecting, self._calls), rest)
 
     # Sharing it.
 

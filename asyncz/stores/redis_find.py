@@ -14,6 +14,7 @@ from asyncz.stores.redis_rows import (
     TIME_LENGTH,
     Fields,
     encode_key,
+    is_marked,
     read_pairs,
     read_rows,
     read_summary,
@@ -21,7 +22,7 @@ from asyncz.stores.redis_rows import (
 from asyncz.stores.rows import StoredRow
 from asyncz.tasks.query import TaskQuery
 
-__all__ = ["fetch_records", "find_rows"]
+__all__ = ["fetch_expecting", "fetch_records", "find_rows"]
 
 SLICE = 500
 """Summaries in one call: about a millisecond for the server."""
@@ -85,6 +86,21 @@ async def fetch_records(calls: RedisCalls, keys: list[bytes]) -> list[StoredRow]
         rows += read_rows(packed)
         position += used
     return rows
+
+
+async def fetch_expecting(
+    calls: RedisCalls, after: bytes | None
+) -> tuple[list[StoredRow], bytes | None]:
+    """The rows with a mark in the next slice of summaries, and where the one after it begins.
+
+    Args:
+        calls: To the server.
+        after: Where this one begins; None: the first.
+    """
+    pairs = list(read_pairs(await calls("walk", "ZRANGEBYLEX", after or b"-", b"+", SLICE)))
+    keys = [member[PLACE_LENGTH:] for member, summary in pairs if is_marked(summary)]
+    rows = await fetch_records(calls, keys)
+    return rows, b"(" + pairs[-1][0] if len(pairs) == SLICE else None
 
 
 async def _first_in_time(

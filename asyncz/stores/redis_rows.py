@@ -20,6 +20,7 @@ __all__ = [
     "encode_summary",
     "encode_time",
     "first_behind",
+    "is_marked",
     "pack_row",
     "pack_step",
     "read_pairs",
@@ -134,14 +135,23 @@ def read_rows(packed: bytes) -> list[StoredRow]:
 def encode_summary(summary: TaskSummary | None) -> bytes:
     """A summary as bytes; none are none.
 
-    Mostly all of it is in the lines of its `search`; for the rest there is JSON.
+    Mostly all of it is in the lines of its `search`; for the rest there is JSON, behind which a
+    line break says that the task has `expect_every`.
     """
     if summary is None:
         return b""
-    fields = Fields(*(text.encode("utf-8", "surrogateescape") for text in summary))
+    texts = summary.texts
+    fields = Fields(*(text.encode("utf-8", "surrogateescape") for text in texts))
+    if summary.expects:
+        return b"\n" + json.dumps(texts).encode() + b"\n"
     if fields.search.count(b"\n") == LINES - 1 and _of_lines(fields.search) == fields:
         return fields.search
-    return b"\n" + json.dumps(summary).encode()
+    return b"\n" + json.dumps(texts).encode()
+
+
+def is_marked(data: bytes) -> bool:
+    """Whether an encoded summary is that of a task that has `expect_every`."""
+    return data.startswith(b"\n") and data.endswith(b"\n")
 
 
 def read_summary(data: bytes) -> Fields:

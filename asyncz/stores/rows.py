@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from asyncz.serializers.json import from_microseconds
 from asyncz.tasks.query import TaskSummary
 
-__all__ = ["Place", "Row", "Slices", "Step", "StoredRow", "is_moment", "key_there_twice"]
+__all__ = [
+    "Place",
+    "Row",
+    "Slices",
+    "Step",
+    "StoredRow",
+    "added_at",
+    "is_moment",
+    "key_there_twice",
+]
 
 SLICE = 0.002
 """Seconds of reading or writing records before the event loop gets its turn."""
@@ -77,6 +87,14 @@ class Slices:
         if self._time() > self._deadline:
             await asyncio.sleep(0)
             self._deadline = self._time() + SLICE
+
+
+def added_at(order: int) -> datetime | None:
+    """When a row was added: its order is the time of it, but for what others have put there."""
+    try:
+        return from_microseconds(order) if order > 0 else None
+    except OverflowError:
+        return None
 
 
 def is_moment(value: object) -> bool:

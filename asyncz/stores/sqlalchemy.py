@@ -26,7 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from asyncz.clock import SystemClock
 from asyncz.exceptions import StoreError, StoreFormatError
 from asyncz.serializers.json import to_microseconds
+from asyncz.stores.base import ExpectingTasks
 from asyncz.stores.cluster import Pulse
+from asyncz.stores.expecting import MARKED, expecting_tasks
 from asyncz.stores.records import Place, Row, Step, StoredRow
 from asyncz.stores.sqlalchemy_claims import make_steps
 from asyncz.stores.sqlalchemy_cluster import SQLClusterStore
@@ -143,6 +145,16 @@ class SQLAlchemyStore(SQLClusterStore):
 
         rows = await self._database.run(read)
         return [task async for _, task in self._tasks_of(rows) if task is not None]
+
+    async def get_expecting_tasks(self, rest: Any = None) -> ExpectingTasks:
+        return await expecting_tasks(self, self._fetch_expecting, rest)
+
+    async def _fetch_expecting(self, after: Any) -> tuple[list[StoredRow], Any]:
+        def work(connection: Connection, _: bool) -> list[StoredRow]:
+            return self._rows.expecting(connection, after, MARKED)
+
+        rows = await self._database.run(work)
+        return rows, rows[-1].key if len(rows) == MARKED else None
 
     def within(self, connection: Any) -> SQLAlchemyStore:
         """This store inside a transaction of the caller's.

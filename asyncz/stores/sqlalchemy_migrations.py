@@ -28,6 +28,7 @@ from asyncz.stores.sqlalchemy_schema import (
     attempt_columns,
     family_of,
     make_tables,
+    mark_columns,
     member_columns,
 )
 
@@ -64,11 +65,18 @@ def _add_runs(connection: Connection, tables: Tables) -> None:
 
 
 def _add_attempts(connection: Connection, tables: Tables) -> None:
-    """Runs that wait for their next attempt, or that somebody wants cancelled."""
-    runs = tables.runs
-    _add_columns(connection, runs, attempt_columns())
-    known = {index["name"] for index in inspect(connection).get_indexes(runs.name, runs.schema)}
-    for index in runs.indexes:
+    """Runs that wait for their next attempt, or that somebody wants cancelled; and the tasks that
+    are watched for being overdue."""
+    _add_columns(connection, tables.runs, attempt_columns())
+    _add_indexes(connection, tables.runs)
+    _add_columns(connection, tables.tasks, mark_columns())
+    _add_indexes(connection, tables.tasks)
+
+
+def _add_indexes(connection: Connection, table: Table) -> None:
+    """Make those indexes of a table that are not there yet."""
+    known = {index["name"] for index in inspect(connection).get_indexes(table.name, table.schema)}
+    for index in table.indexes:
         if index.name not in known:
             index.create(connection)
 

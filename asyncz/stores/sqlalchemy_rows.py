@@ -52,13 +52,16 @@ def storable(value: str) -> str:
 def values_of(row: Row) -> dict[str, Any]:
     """The columns of a row, but for those that only the store changes."""
     summary = row.summary
-    texts = [None] * len(SUMMARY) if summary is None else [*map(storable, summary)]
+    texts: list[str | None] = [None] * len(SUMMARY)
+    if summary is not None:
+        texts = [*map(storable, summary.texts)]
     return {
         "id": row.key,
         "next_run_us": row.next_run,
         "added": row.order,
         "rev": 0,
         "record": row.data,
+        "expects": 1 if summary is not None and summary.expects else None,
         **dict(zip(SUMMARY, texts, strict=True)),
     }
 
@@ -176,6 +179,15 @@ class Rows:
             paused = self._paused(after)
             rows += self._part(connection, paused, limit - len(rows), True)
         return rows
+
+    def expecting(self, connection: Connection, after: str | None, limit: int) -> list[StoredRow]:
+        """Rows of tasks that have `expect_every`, by their keys, behind one of these."""
+        columns = self.table.c
+        page = select(*self.columns).where(columns.expects == 1)
+        if after is not None:
+            page = page.where(columns.id > after)
+        found = connection.execute(page.order_by(columns.id).limit(limit))
+        return [StoredRow._make(row) for row in found]
 
     def find_place(self, connection: Connection, number: int, until: int) -> Place | None:
         """The place of the row of this number among those due at or before a time, if any."""

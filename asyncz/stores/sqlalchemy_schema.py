@@ -33,6 +33,7 @@ __all__ = [
     "check_identifier",
     "family_of",
     "make_tables",
+    "mark_columns",
     "member_columns",
 ]
 
@@ -158,7 +159,7 @@ def make_tables(
         return Table(name, metadata, *columns, **options) if known is None else known
 
     return Tables(
-        table("", *_task_columns(), Index(f"{tablename}_due", "next_run_us", "added")),
+        table("", *_task_columns(), *_task_indexes(tablename)),
         table("_aside", *_aside_columns()),
         table("_nodes", *_node_columns()),
         table("_runs", *_run_columns(), *_run_indexes(f"{tablename}_runs")),
@@ -178,6 +179,19 @@ def _task_columns() -> Iterator[Column[Any]]:
     yield Column("record", RecordBytes(), nullable=False)
     for name in ("lower_id", "lower_name", "executor", "trigger_alias", "trigger_class", "search"):
         yield Column(name, ExactText(), nullable=True)
+    yield from mark_columns()
+
+
+def mark_columns() -> Iterator[Column[Any]]:
+    """What version 3 has brought for tasks."""
+    yield Column("expects", SmallInteger, nullable=True)  # 1: the task has `expect_every`
+
+
+def _task_indexes(name: str) -> Iterator[Index]:
+    yield Index(f"{name}_due", "next_run_us", "added")
+    marked = text("expects IS NOT NULL")
+    where: dict[str, Any] = {"postgresql_where": marked, "sqlite_where": marked}
+    yield Index(f"{name}_expects", "expects", "id", **where)
 
 
 def _aside_columns() -> Iterator[Column[Any]]:

@@ -43,9 +43,9 @@ class TaskCounts(NamedTuple):
 
 
 class TaskSummary(NamedTuple):
-    """What a query may ask of a task, as texts that a store can keep beside its record.
+    """What may be asked of a task, as texts that a store can keep beside its record.
 
-    All but `executor` are in lower case. They order as their UTF-8 bytes do, so a store that
+    All texts but `executor` are in lower case. They order as their UTF-8 bytes do, so a store that
     sorts them must not use a collation of people's.
 
     Args:
@@ -53,6 +53,7 @@ class TaskSummary(NamedTuple):
         trigger: The trigger's alias, or the name of its class if it has none.
         trigger_name: The name of its class.
         search: All that text is searched in, a line each.
+        expects: Whether it has `expect_every`.
     """
 
     id: str
@@ -61,6 +62,12 @@ class TaskSummary(NamedTuple):
     trigger: str
     trigger_name: str
     search: str
+    expects: bool = False
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All but the mark."""
+        return self.id, self.name, self.executor, self.trigger, self.trigger_name, self.search
 
     @classmethod
     def of(cls, task: Task) -> TaskSummary:
@@ -86,6 +93,7 @@ class TaskSummary(NamedTuple):
             alias or trigger_name,
             trigger_name,
             "\n".join([text or "" for text in texts]).lower(),
+            task.expect_every is not None,
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from asyncz.schedulers import caretaker, pruning
+from asyncz.schedulers import caretaker
 from asyncz.schedulers.handover import HandOver
 from asyncz.stores.base import BaseStore
 from asyncz.stores.cluster import Fired, Pulse
@@ -101,9 +101,7 @@ def die_at(point: str, store: type[BaseStore], journal: Journal) -> None:
 
 def _hasten(name: str) -> None:
     """Have this process ask soon for what is asked for once in a while only."""
-    if name == "prune_runs":
-        pruning.FEW = 1
-    elif name == "forget_runs":
+    if name == "forget_runs":
         caretaker.FORGET_EVERY = SOON
     elif name == "get_due_tasks_behind":
         always = property(lambda self: True, lambda self, value: None)
