@@ -12,18 +12,19 @@ KILLS ?= 200
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test nightly chaos chaos-all lint docs bench clean
+.PHONY: help demo demo-cluster test nightly chaos chaos-all lint docs bench bench-workers clean
 
 help:
 	@echo "make demo   run the demo app; Ctrl-C ends it"
 	@echo "make demo-cluster  the same with 4 workers that share one schedule"
 	@echo "make test   run the tests with coverage"
-	@echo "make nightly  20,000 new expressions for the triggers, 500 new sequences for each store, and each encrypted"
+	@echo "make nightly  20,000 new expressions for the triggers, 500 new sequences for each store, and each encrypted; the promises of a run on all stores, and 5 years"
 	@echo "make chaos  kill workers on a real store (STORE=postgresql FAULT=killed SECONDS=60 KILLS=200 SEED=1)"
 	@echo "make chaos-all  every fault on every store, and the table of docs/chaos.md"
 	@echo "make lint   formatter, linter and strict types"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure against the peers (BENCH_ARGS=--quick for the short form)"
+	@echo "make bench-workers  what workers that share a store get done and cost, and how late they are"
 	@echo "make clean  remove what the other targets made"
 
 $(BIN)/python:
@@ -49,7 +50,7 @@ test: $(VENV)/.test.installed
 	@$(BIN)/python -m coverage report --fail-under=95
 
 nightly: $(VENV)/.test.installed
-	ASYNCZ_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/triggers tests/stores/test_security_conformance.py tests/stores/test_sequences.py
+	ASYNCZ_NIGHTLY=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/triggers tests/life tests/stores/test_security_conformance.py tests/stores/test_sequences.py
 
 chaos: $(VENV)/.test.installed
 	$(BIN)/python -m tests.chaos --store $(STORE) --fault $(FAULT) --seconds $(SECONDS) --kills $(KILLS) --seed $(SEED)
@@ -67,6 +68,11 @@ docs: $(VENV)/.docs.installed
 
 bench: $(VENV)/.test.installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# STORE is postgresql if nothing else is said.
+bench-workers: $(VENV)/.test.installed
+	$(BIN)/python benchmarks/workers.py --store $(STORE)
+	$(BIN)/python benchmarks/latency.py --store $(STORE)
 
 clean:
 	rm -rf $(VENV) .venv-bench .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache site build dist
