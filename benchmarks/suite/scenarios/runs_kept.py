@@ -1,9 +1,9 @@
 """Runs that a store keeps: finding the last of them among few and among many; forgetting them.
 
 The runs are put in as the store itself does it, by claims that have many occurrences that are over
-already: so each lies there as any other run. A few of them have failed, as many among few as among
-many. What is timed is `aget_runs` of a scheduler. Then the history is cut down as the engine does
-it: half of the tasks by `prune_runs`, a page at a time, the others by `forget_runs`.
+already: so each lies there as any other run. A few of them have failed, as many among the first as
+among the others. What is timed is `aget_runs` of a scheduler. Then the history is cut down as the
+engine does it: half of the tasks by `prune_runs`, a page at a time, the others by `forget_runs`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from suite.scenarios.burst import no_operation
 
 PAGE = 250
 TASKS = 50
-FAILED_EACH = 20
+FAILED_EACH = 60
+"""More than are asked for, so that the answers are as long among few as among many."""
 KEPT = 100
 SAMPLES = 21
 LEASE = 7_200
