@@ -15,7 +15,7 @@ APART ?=
 CHAOS = $(BIN)/python -m tests.chaos --seconds $(SECONDS) --kills $(KILLS) --seed $(SEED) $(if $(APART),--apart)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test nightly chaos chaos-all chaos-nightly lint docs bench clean
+.PHONY: help demo demo-cluster test nightly chaos chaos-all chaos-nightly lint docs bench bench-workers clean
 
 help:
 	@echo "make demo   run the demo app; Ctrl-C ends it"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint   formatter, linter and strict types"
 	@echo "make docs   build the documentation into site/"
 	@echo "make bench  measure against the peers (BENCH_ARGS=--quick for the short form)"
+	@echo "make bench-workers  what workers that share a store get done and cost, and how late they are"
 	@echo "make clean  remove what the other targets made"
 
 $(BIN)/python:
@@ -75,6 +76,11 @@ docs: $(VENV)/.docs.installed
 
 bench: $(VENV)/.test.installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# STORE is postgresql if nothing else is said.
+bench-workers: $(VENV)/.test.installed
+	$(BIN)/python benchmarks/workers.py --store $(STORE)
+	$(BIN)/python benchmarks/latency.py --store $(STORE)
 
 clean:
 	rm -rf $(VENV) .venv-bench .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache site build dist

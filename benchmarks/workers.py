@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import random
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from suite.profiles import STORE_KINDS
+from suite.questions import questions_of
 from suite.servers import place
 from suite.sharing import Report, late_work, listener, work, worker
 
@@ -29,6 +31,18 @@ from asyncz.triggers import DateTrigger
 LEAD = 3.0
 """Seconds between the moment that all workers are ready and the one that the tasks are due."""
 PATIENCE = 120.0
+POLL_INTERVAL = 1.0
+NOTIFY = {"postgresql", "redis", "mongodb"}
+"""Stores that tell the others of what was added."""
+WANTED_TIMES = 1.3
+WANTED_QUESTIONS = 3.0
+WANTED_CPU = 0.01
+
+
+def say(what: str, value: float, limit: float, is_met: bool) -> None:
+    """One verdict."""
+    verdict = "met" if is_met else "missed"
+    print(f"{'':<11} {verdict}: {what} {value:,.3g}, wanted {limit:,.3g}", flush=True)
 
 
 def options_of(kind: str, url: str) -> dict[str, Any]:
@@ -50,8 +64,14 @@ async def add(stores: dict[str, Any], tasks: int, due: datetime) -> None:
         await scheduler.aadd_tasks(made)
 
 
-def measure(kind: str, workers: int, tasks: int, seconds: float, idle: bool) -> list[Report]:
-    """Let workers share a store with so many tasks."""
+def measure(
+    kind: str, workers: int, tasks: int, seconds: float, idle: bool
+) -> tuple[list[Report], float]:
+    """Let workers share a store with so many tasks.
+
+    Returns:
+        What each has done; and runs a second, or of idle ones what the server was asked a second.
+    """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as directory, place(kind) as found:
         assert found is not None
@@ -67,6 +87,7 @@ def measure(kind: str, workers: int, tasks: int, seconds: float, idle: bool) -> 
         ]
         for process in started:
             process.start()
+        asked = asyncio.run(asked_meanwhile(found, seconds)) if idle else None
         reports = [answers.get(timeout=PATIENCE) for _ in started]
         for process in started:
             process.join(PATIENCE)
@@ -78,7 +99,21 @@ def measure(kind: str, workers: int, tasks: int, seconds: float, idle: bool) -> 
         shares = " ".join(str(report.done) for report in reports)
         rate = tasks / took
         print(f"{kind:<11} {workers} worker(s): {rate:9,.0f} runs/s  (shares {shares})", flush=True)
-    return reports
+        return reports, rate
+    if asked is None:
+        asked = sum(report.operations for report in reports) / (seconds - 1.0)
+    return reports, asked
+
+
+async def asked_meanwhile(found: dict[str, str], seconds: float) -> float | None:
+    """What a server was asked a second, for as long as all workers surely are there."""
+    await asyncio.sleep(seconds * 0.4)  # they are starting
+    before, began = await questions_of(found), time.monotonic()
+    await asyncio.sleep(seconds * 0.5)
+    after = await questions_of(found)
+    if before is None or after is None:
+        return None
+    return (after - before) / (time.monotonic() - began)
 
 
 async def add_one_by_one(stores: dict[str, Any], ready: Any, tasks: int) -> None:
@@ -113,6 +148,32 @@ def measure_lateness(kind: str, tasks: int) -> None:
     middle, worst = late[len(late) // 2] * 1e3, late[-1] * 1e3
     words = f"{tasks} tasks added by another process: {middle:.0f} ms late, {worst:.0f} at most"
     print(f"{kind:<11} {words}", flush=True)
+    wanted = 100.0 if kind in NOTIFY else POLL_INTERVAL * 1e3 + 50
+    say("ms late at most", worst, wanted, worst <= wanted)
+
+
+def measure_throughput(kind: str, tasks: int, rounds: int) -> None:
+    """Compare four workers with one."""
+    ratios = []
+    for _ in range(rounds):
+        one, four = (measure(kind, workers, tasks, 8.0, idle=False)[1] for workers in (1, 4))
+        ratios.append(four / one)
+    middle, least = statistics.median(ratios), min(ratios)
+    say("times what one gets done, by four", middle, WANTED_TIMES, middle >= WANTED_TIMES)
+    say("times in the worst round", least, 1.0, least >= 1.0)
+
+
+def measure_idle(kind: str, seconds: float) -> None:
+    """Let four workers have nothing to do."""
+    reports, asked = measure(kind, 4, 10_000, seconds, idle=True)
+    length = seconds - 1.0
+    calls = " ".join(f"{report.operations / length:.2f}" for report in reports)
+    load = " ".join(f"{report.cpu / length:.2%}" for report in reports)
+    print(f"{kind:<11} 4 idle: {calls} operations/s each, CPU {load} of a core", flush=True)
+    each, dearest = asked / 4, max(report.cpu for report in reports) / length
+    counted = "operations" if kind in ("sqlite", "file") else "questions to the server"
+    say(f"{counted}/s each", each, WANTED_QUESTIONS, each <= WANTED_QUESTIONS)
+    say("of a core for the dearest", dearest, WANTED_CPU, dearest < WANTED_CPU)
 
 
 def main() -> None:
@@ -125,14 +186,8 @@ def main() -> None:
     given = command.parse_args()
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for kind in given.store or STORE_KINDS:
-        for _ in range(given.rounds):
-            for workers in (1, 4):
-                measure(kind, workers, given.tasks, 8.0, idle=False)
-        reports = measure(kind, 4, 10_000, given.idle_seconds, idle=True)
-        length = given.idle_seconds - 1.0
-        calls = " ".join(f"{report.operations / length:.2f}" for report in reports)
-        load = " ".join(f"{report.cpu / length:.2%}" for report in reports)
-        print(f"{kind:<11} 4 idle: {calls} operations/s each, CPU {load} of a core", flush=True)
+        measure_throughput(kind, given.tasks, given.rounds)
+        measure_idle(kind, given.idle_seconds)
         measure_lateness(kind, given.added)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"{usage.ru_utime + usage.ru_stime:.0f} s of CPU in all")

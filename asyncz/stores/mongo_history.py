@@ -22,6 +22,8 @@ from asyncz.stores.mongo_runs import (
     NOBODY,
     OPEN_STATES,
     SETTLED_STATES,
+    SUCCEEDED,
+    UNLUCKY,
     Held,
     held_in,
     identity_of,
@@ -113,6 +115,8 @@ class MongoHistory:
         since = None if query.since is None else Int64(to_microseconds(query.since))
         behind = None if query.until is None else Int64(to_microseconds(query.until) + 1)
         order = [("at", -1)]
+        if SUCCEEDED not in states:
+            wanted["state"]["$lt"] = SUCCEEDED  # or the server does not see what the index is of
         if query.task_id is not None:
             wanted["_id"] = _between(query.task_id, since, behind)
             order = [("_id", -1)]
@@ -122,7 +126,7 @@ class MongoHistory:
             wanted["at"] = bounds
         cursor = self._runs.find(wanted, limit=query.limit).sort(order)
         if query.task_id is not None:
-            cursor = cursor.hint(BY_KEY)
+            cursor = cursor.hint(BY_KEY if SUCCEEDED in states else UNLUCKY)
         found: list[Document] = await cursor.to_list(None)
         return found
 

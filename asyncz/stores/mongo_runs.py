@@ -50,6 +50,8 @@ __all__ = [
     "OPEN_STATES",
     "RUN_INDEXES",
     "SETTLED_STATES",
+    "SUCCEEDED",
+    "UNLUCKY",
     "Held",
     "Identity",
     "Note",
@@ -73,7 +75,18 @@ MARK = Int64(0)
 """The `retry` of a mark: in the past."""
 OPEN_STATES = frozenset(state for state in RunState if state.is_open)
 SETTLED_STATES = sorted(state.value for state in RunState if not state.is_open)
-RUN_INDEXES = [IndexModel([("state", 1), ("at", -1)], name="asyncz_latest")]
+SUCCEEDED = RunState.SUCCEEDED.value
+"""The last of all states by their letters, so that one comparison tells the others."""
+UNLUCKY = "asyncz_unlucky"
+RUN_INDEXES = [
+    IndexModel([("state", 1), ("at", -1)], name="asyncz_latest"),
+    # Of a task; those that succeed cost nothing here.
+    IndexModel(
+        [("_id", 1), ("state", 1)],
+        name=UNLUCKY,
+        partialFilterExpression={"state": {"$lt": SUCCEEDED}},
+    ),
+]
 
 Identity = tuple[str, int, str, int]
 """Of a row: the task's key, the instant, the kind, the task's order of insertion."""

@@ -68,8 +68,8 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "attend": (
-        "runs active owned kept settled leases waits waiting asked call",
-        "once tools checks clock spans reader runs waiting settle",
+        "runs active owned kept settled unlucky leases waits waiting asked call",
+        "once tools checks clock spans reader runs unlucky waiting settle",
         f"""
         local now, node = clock(ARGV[2]), ARGV[3]
         local read, more = reader(ARGV[4])
@@ -169,8 +169,8 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
     ),
     # Of the runs of one instant, by schedule or by hand, it is an open one, if one is open.
     "cancel": (
-        "runs active owned kept settled waits waiting asked",
-        "tools checks clock spans runs waiting settle",
+        "runs active owned kept settled unlucky waits waiting asked",
+        "tools checks clock spans runs unlucky waiting settle",
         f"""
         local now, text, ident, value, state = clock(ARGV[1]), ARGV[4], nil, nil, nil
         for _, kind in ipairs({{'s', 'm'}}) do
@@ -199,8 +199,8 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
     ),
     # Page by page, the latest first; how many are still to be kept is said to the next page.
     "prune": (
-        "runs by_time by_task call",
-        "once tools checks clock spans runs",
+        "runs by_time by_task unlucky call",
+        "once tools checks clock spans runs unlucky",
         f"""
         local key, high, letters, keep = ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
         local before, limit = number_of(ARGV[7]), tonumber(ARGV[8])
@@ -219,12 +219,14 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
                 if keep < 0 or number_of(time) < before then
                     gone[#gone + 1] = idents[i]
                     of_task[#of_task + 1] = found[i]
+                    blame(cleared, letter, idents[i], key)
                 end
             end
         end
         send('HDEL', runs, gone)
         send('ZREM', by_time, gone)
         send('ZREM', by_task, of_task)
+        write_unlucky()
         local more = used > 0 and (used < #found or #found == tonumber(ARGV[4]))
         return answer(string.format('%d %d %d ', more and 1 or 0, #gone, math.max(keep, 0))
             .. (found[used] or ''))

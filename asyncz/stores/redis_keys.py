@@ -22,6 +22,7 @@ NAMES = {
     "owned": "runs:owned",
     "kept": "runs:kept",
     "settled": "runs:settled",
+    "unlucky": "runs:unlucky",
     "waits": "runs:waits",
     "waiting": "runs:waiting",
     "asked": "runs:asked",
@@ -52,6 +53,8 @@ class RedisKeys(NamedTuple):
         owned: Sorted set, by bytes: the idents of open runs, by owner.
         kept: Hash: ident of an open run to the record of its task, which is forgotten.
         settled: List: when it was settled and ident, of settled runs.
+        unlucky: Sorted set, by bytes: the idents of settled runs that have not succeeded, by state,
+            and by state and task.
         waits: Sorted set, by bytes: when it is tried again and ident, of retrying runs, by task.
         waiting: Sorted set, by bytes: of each task that has any, the earliest such time.
         asked: Sorted set, by bytes: the idents of open runs that are to be cancelled, by owner.
@@ -76,6 +79,7 @@ class RedisKeys(NamedTuple):
     owned: bytes
     kept: bytes
     settled: bytes
+    unlucky: bytes
     waits: bytes
     waiting: bytes
     asked: bytes

@@ -55,17 +55,26 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
     ),
     # What follows a head that is open looks like it, but that it waits.
     "history": (
-        "runs by_time by_task owned waits",
+        "runs by_time by_task owned waits unlucky meta",
         "tools runs pairs",
         """
-        local sets = {by_time = by_time, by_task = by_task, owned = owned, waits = waits}
+        local sets = {
+            by_time = by_time, by_task = by_task, owned = owned, waits = waits,
+            unlucky = unlucky, unlucky_of = unlucky,
+        }
+        local of_state = string.sub(ARGV[1], 1, 7) == 'unlucky' and 1 or 0
+        if of_state == 1 and redis.call('HGET', meta, 'unlucky') ~= 'all' then
+            return {-1, '', ''}
+        end
         local before = ARGV[1] == 'waits' and TIME or 0
         local found = redis.call('ZREVRANGEBYLEX', sets[ARGV[1]], ARGV[2], ARGV[3],
             'LIMIT', 0, tonumber(ARGV[4]))
         local idents, used = {}, 0
         for i, member in ipairs(found) do
-            idents[i] = member
-            if ARGV[1] ~= 'by_time' then
+            member = string.sub(member, 1 + of_state)
+            if ARGV[1] == 'by_time' or ARGV[1] == 'unlucky' then
+                idents[i] = member
+            else
                 idents[i] = string.sub(member, 9 + before + tonumber(string.sub(member, 1, 8)))
             end
         end
@@ -111,8 +120,8 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
     # A run may have been settled a second time since, or wait for its next attempt, or be another
     # one by now.
     "forget": (
-        "runs by_time by_task settled call",
-        "once tools checks clock spans runs",
+        "runs by_time by_task settled unlucky call",
+        "once tools checks clock spans runs unlucky",
         """
         local before, gone = number_of(ARGV[2]), {}
         local of_task, seen = {}, 0
@@ -127,11 +136,13 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
                 local key = string.sub(ident, TIME + 1, is_earlier and -20 or -2)
                 gone[#gone + 1] = ident
                 of_task[#of_task + 1] = prefix(key) .. ident
+                blame(cleared, string.sub(value, 1, 1), ident, key)
             end
         end
         send('HDEL', runs, gone)
         send('ZREM', by_time, gone)
         send('ZREM', by_task, of_task)
+        write_unlucky()
         if seen > 0 then redis.call('LTRIM', settled, seen, -1) end
         return answer(seen .. ' ' .. #gone)
         """,

@@ -44,6 +44,7 @@ TYPES = {
     "runs": "HLEN",
     "settled": "LLEN",
     "tasks": "HLEN",
+    "unlucky": "ZCARD",
 }
 """For each key a command that fails if something else is there, to be asked before a write."""
 
@@ -144,6 +145,23 @@ RUN_PARTS = {
             if run.owner == node and run.token == token then return run end
         end
     """,
+    # Settled runs that have not succeeded, so that they are found among those that have: each by
+    # the letter of its state, and by the capital and its task.
+    "unlucky": """
+        local blamed, cleared = {}, {}
+        local LUCKY = {s = true, q = true, c = true, r = true, w = true}
+        local function blame(list, state, ident, key)
+            if LUCKY[state] then return end
+            if list == blamed then list[#list + 1] = '0' end
+            list[#list + 1] = state .. ident
+            if list == blamed then list[#list + 1] = '0' end
+            list[#list + 1] = string.upper(state) .. prefix(key) .. ident
+        end
+        local function write_unlucky()
+            send('ZREM', unlucky, cleared)
+            send('ZADD', unlucky, blamed)
+        end
+    """,
     # With each run the record it can be run by: its own, or its task's of today.
     "record": """
         local function put_record(ident, value)
@@ -228,6 +246,7 @@ RUN_PARTS = {
                 wait(run)
             else
                 entries[#entries + 1] = now .. run.ident
+                blame(blamed, run.state, run.ident, key_of(run.ident))
             end
             note(run)
         end
@@ -257,6 +276,7 @@ RUN_PARTS = {
         local function settle(run, now, state, text, said)
             local head, name, times = run.ident, string.sub(run.ident, TIME + 1), run.followers
             leave_places(run)
+            blame(cleared, run.state, run.ident, key_of(run.ident))
             pass_on(run, state, run.owner)
             if run.more then shed(run) end
             if state == 'w' then
@@ -308,6 +328,7 @@ RUN_PARTS = {
             send('HDEL', kept, dropped)
             send('HSET', kept, copied)
             send('RPUSH', settled, entries)
+            write_unlucky()
         end
     """,
 }

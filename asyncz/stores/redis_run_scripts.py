@@ -21,8 +21,9 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
     # A firing is made as a whole or not at all. What it writes is collected, and written in the
     # end by few commands.
     "fire": (
-        "tasks places run_times runs by_time by_task active owned kept settled leases waits call",
-        "once tools checks clock spans reader runs",
+        "tasks places run_times runs by_time by_task active owned kept settled unlucky leases "
+        "waits call",
+        "once tools checks clock spans reader runs unlucky",
         f"""
         local now, node = clock(ARGV[2]), ARGV[3]
         local read, more = reader(ARGV[4])
@@ -73,6 +74,8 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                     .. string.upper(string.sub(ident, -1))
                 enter(key, name, earlier)
                 entries[#entries + 1] = string.sub(earlier, 57, 75) .. name
+                blame(cleared, string.sub(earlier, 1, 1), ident, key)
+                blame(blamed, string.sub(earlier, 1, 1), name, key)
             end
             known[ident] = value
             enter(key, ident, value)
@@ -85,6 +88,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 text = text,
             }}))
             entries[#entries + 1] = now .. ident
+            blame(blamed, state, ident, f.key)
         end
         local function move(f, place)
             if f.fate == 'f' then
@@ -204,6 +208,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         send('ZADD', owned, mine)
         send('HSET', kept, records)
         send('RPUSH', settled, entries)
+        write_unlucky()
         return answer(table.concat(said))
         """,
     ),
@@ -227,8 +232,8 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "finish": (
-        "runs active owned kept settled waits waiting asked",
-        "tools checks clock spans reader runs waiting settle",
+        "runs active owned kept settled unlucky waits waiting asked",
+        "tools checks clock spans reader runs unlucky waiting settle",
         """
         local now, node, said = clock(ARGV[1]), ARGV[2], {}
         local read, more = reader(ARGV[3])
@@ -263,6 +268,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 written[#written + 1] = found.state .. string.sub(value, 2, 56) .. now
                     .. string.sub(value, 76, size) .. found.text
                 entries[#entries + 1] = now .. ident
+                blame(blamed, found.state, ident, key_of(ident))
             elseif run and (HELD[run.state] or run.state == 'l') then
                 said[i] = '1'
                 local said_of = found.outcomes
@@ -311,8 +317,8 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "take": (
-        "runs active owned kept settled leases waits waiting asked call",
-        "once tools checks clock spans reader runs waiting settle",
+        "runs active owned kept settled unlucky leases waits waiting asked call",
+        "once tools checks clock spans reader runs unlucky waiting settle",
         f"""
         local now, node, most = clock(ARGV[2]), ARGV[3], tonumber(ARGV[4])
         local read, more = reader(ARGV[5])

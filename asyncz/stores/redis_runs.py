@@ -62,6 +62,7 @@ TAKEN = ord("t")
 LEFT_ALONE = ord("0")
 OPEN_STATES = frozenset(state for state in RunState if state.is_open)
 WAITING = frozenset({RunState.RETRYING})
+UNLUCKY_STATES = frozenset(RunState) - OPEN_STATES - {RunState.SUCCEEDED}
 
 _LENGTH = Struct("<I")
 
@@ -228,6 +229,38 @@ class RedisRuns:
         """As `ClusterStore.get_runs`. Those that are open are found without looking at others."""
         if query.states and query.states <= OPEN_STATES:
             return await self._open_runs(query)
+        if query.states and query.states <= UNLUCKY_STATES:
+            found = await self._unlucky_runs(query)
+            if found is not None:
+                return found
+        return await self._all_runs(query)
+
+    async def _unlucky_runs(self, query: RunQuery) -> list[Run] | None:
+        """Those wanted, state by state.
+
+        None: an older release has had these tasks, so that some may lie among the others only.
+        """
+        name = "unlucky" if query.task_id is None else "unlucky_of"
+        since = encode_moment(query.since) if query.since else b""
+        until = encode_time(to_microseconds(query.until) + 1) if query.until else b"\xff"
+        found: list[Run] = []
+        for state in sorted(query.states):
+            start = STATES[state]
+            if query.task_id is not None:
+                start = start.upper() + prefix_of(encode_key(query.task_id))
+            high, low, count = b"(" + start + until, b"[" + start + since, 0
+            size = min(PAGE, query.limit)
+            try:
+                async for page in self._history(name, high, low, b"", size):
+                    found += map(self._texts.run, page)
+                    count += len(page)
+                    if count >= query.limit:
+                        break
+            except LookupError:
+                return None
+        return query.select(found)
+
+    async def _all_runs(self, query: RunQuery) -> list[Run]:
         name, start = "by_time", b""
         if query.task_id is not None:
             name, start = "by_task", prefix_of(encode_key(query.task_id))
@@ -262,6 +295,8 @@ class RedisRuns:
         while more and size > 0:
             more, last, packed = await self._calls("history", name, high, low, size, letters, BYTES)
             await pause()
+            if more < 0:
+                raise LookupError(name)
             yield [read_run(ident, value) for ident, value in read_pairs(packed)]
             high = b"(" + last
 

@@ -62,6 +62,8 @@ BODIES: dict[str, tuple[str, str, str]] = {
         if owner and owner ~= tasks then return {'shared', run_times, owner} end
         local times = redis.call('HGET', meta, 'run_times')
         if times and times ~= run_times then return {'shared', tasks, times} end
+        -- What an older release writes is not in all the places that this one looks at.
+        if not version then redis.call('HSET', meta, 'unlucky', 'all') end
         redis.call('HSET', meta, 'version', ARGV[1], 'run_times', run_times)
         redis.call('SET', run_times_of, tasks)
         return {'good', '', ''}

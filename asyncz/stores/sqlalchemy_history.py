@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, select, union_all
 
 from asyncz.enums import RunKind, RunState
 from asyncz.runs.base import Run, RunQuery
@@ -15,11 +15,14 @@ from asyncz.serializers.json import from_microseconds, to_microseconds
 from asyncz.stores.serializing import Codec
 from asyncz.stores.sqlalchemy_batches import MANY, OPEN, QUEUED, SHOWN, WAITING
 from asyncz.stores.sqlalchemy_details import unseal
-from asyncz.stores.sqlalchemy_schema import Tables
+from asyncz.stores.sqlalchemy_schema import UNLUCKY, Tables
 
 __all__ = ["Pruning", "id_of", "runs_of_query", "show"]
 
 DAY = 24 * 3600 * 1_000_000
+UNLUCKY_STATES = frozenset(
+    state for state in RunState if not state.is_open and state is not RunState.SUCCEEDED
+)
 UNLIMITED = 1_000_000_000
 """Of so many a task has fewer, and they need not be counted."""
 
@@ -31,28 +34,46 @@ def runs_of_query(tables: Tables, query: RunQuery, key: str | None) -> Select[An
         query: Which.
         key: That of its task, if it names one.
     """
+    if len(query.states) < 2 or not query.states <= UNLUCKY_STATES:
+        return _latest(tables, query, key)
+    # The index has those of each state in the order of time; those of several are sorted.
+    states = sorted(query.states)
+    each = [_latest(tables, query._replace(states=frozenset({state})), key) for state in states]
+    columns = union_all(*(select(found.subquery()) for found in each)).subquery().c
+    order = [columns.run_us.desc(), columns.task.desc()]
+    return select(*columns).order_by(*order).limit(query.limit)
+
+
+def _latest(tables: Tables, query: RunQuery, key: str | None) -> Select[Any]:
     columns = tables.runs.c
     wanted = select(*(columns[name] for name in SHOWN))
+    is_unlucky = bool(query.states) and query.states <= UNLUCKY_STATES
     if key is not None:
-        wanted = wanted.where(columns.task == key)
+        # Of such runs there are few, and a look at all that the task has would take long.
+        wanted = wanted.where((columns.task.concat("") if is_unlucky else columns.task) == key)
     if query.since is not None:
         wanted = wanted.where(columns.run_us >= to_microseconds(query.since))
     if query.until is not None:
         wanted = wanted.where(columns.run_us <= to_microseconds(query.until))
     moment: ColumnElement[int] = columns.run_us
+    # Of one task, in the order of the primary key: MariaDB sorts for what is the same in all rows.
+    others = [columns.task] if key is None else [columns.kind, columns.added]
+    index = "late" if key is None else None
     if query.states:
+        index = None
         wanted = wanted.where(columns.state.in_(sorted(state.value for state in query.states)))
         if all(state.is_open for state in query.states):
             # There is an index of these; with the sum there is none that has their order too.
             wanted = wanted.where(columns.active.in_([OPEN, QUEUED, WAITING]))
             moment = moment + 0
-    # Of one task, in the order of the primary key: MariaDB sorts for what is the same in all rows.
-    others = [columns.task] if key is None else [columns.kind, columns.added]
-    order = [moment.desc(), *(column.desc() for column in others)]
-    if key is None and not query.states:
+        elif is_unlucky:
+            wanted, index, others = wanted.where(UNLUCKY), "unlucky", [columns.task]
+    if index is not None:
         # MariaDB and MySQL read a table of some 100,000 runs from end to end, and sort it.
         for name in ("mysql", "mariadb"):
-            wanted = wanted.with_hint(tables.runs, f"FORCE INDEX ({tables.runs.name}_late)", name)
+            hint = f"FORCE INDEX ({tables.runs.name}_{index})"
+            wanted = wanted.with_hint(tables.runs, hint, name)
+    order = [moment.desc(), *(column.desc() for column in others)]
     return wanted.order_by(*order).limit(query.limit)
 
 

@@ -20,7 +20,41 @@ MANY = 250
 
 
 class FindingLatest(ClusterBase):
-    """`get_last_runs`."""
+    """`get_last_runs`, and `get_runs` of those in which something went wrong."""
+
+    async def test_of_what_went_wrong_the_latest_is_found_among_what_went_well(self) -> None:
+        ends = (FAILED, SUCCEEDED, RunState.CANCELLED, SUCCEEDED, FAILED, SUCCEEDED)
+        missed = Unrun(RunState.MISSED, after(-9), after(-7), 2, "too late")
+        async with self.cluster(make_task("a"), make_task("b")) as (clock, (one, other)):
+            for number, state in enumerate(ends):
+                for task in await one.store.get_due_tasks(after(number)):
+                    late = (missed,) if number == 0 and task.id == "b" else ()
+                    await one.fire(firing(task, following=after(number + 1), unrun=late))
+                    end = RunOutcome(after(number), state)
+                    await one.store.finish_runs(
+                        one.id, [RunEnd(ref(str(task.id), at=after(number)), (end,))]
+                    )
+                clock.jump(1)
+
+            async def found(*states: RunState, **wanted: Any) -> list[tuple[str, Any]]:
+                query = RunQuery(states=frozenset(states), **wanted)
+                runs = await other.store.get_runs(query)
+                return [(run.task_id, run.scheduled_time) for run in runs]
+
+            four = [("b", after(4)), ("a", after(4)), ("b", NOON), ("a", NOON)]
+            assert await found(FAILED) == four
+            assert await found(FAILED, limit=2) == four[:2]
+            assert await found(FAILED, task_id="a") == [("a", after(4)), ("a", NOON)]
+            assert await found(FAILED, until=after(3)) == four[2:]
+            several = (FAILED, RunState.CANCELLED, RunState.MISSED, RunState.LOST)
+            two = [("b", after(2)), ("a", after(2))]
+            assert await found(*several) == [*four[:2], *two, *four[2:], ("b", after(-9))]
+            assert await found(*several, since=after(1), limit=4) == [*four[:2], *two]
+            assert await found(*several, task_id="b", until=after(3)) == [
+                ("b", after(2)), ("b", NOON), ("b", after(-9)),
+            ]  # fmt: skip
+            assert await found(SUCCEEDED, task_id="a", limit=1) == [("a", after(5))]
+            assert await found(RunState.LOST, task_id="a") == await found(RunState.LOST) == []
 
     async def test_of_several_runs_the_latest_is_given(self) -> None:
         async with self.cluster(make_task("a"), make_task("b", after(-5))) as (clock, (one, other)):

@@ -14,9 +14,11 @@ from pathlib import Path
 from suite import report
 from suite.environments import make_all
 from suite.figures import FIGURES
-from suite.libraries import ASYNCZ, PEERS
+from suite.libraries import ASYNCZ, LIBRARIES, PEERS
 from suite.profiles import (
     FULL,
+    HISTORY,
+    HISTORY_QUICK,
     QUICK,
     QUICK_BUDGET,
     SCENARIOS,
@@ -38,7 +40,11 @@ def parser() -> argparse.ArgumentParser:
         "--stores", action="store_true", help="the persistent stores instead, on servers of its own"
     )
     command.add_argument(
-        "--store", choices=STORE_KINDS, action="append", help="with --stores: just this one"
+        "--store", choices=STORE_KINDS, action="append",
+        help="with --stores or --history: just this one",
+    )  # fmt: skip
+    command.add_argument(
+        "--history", action="store_true", help="instead: what histories cost; asyncz only"
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write every sample there")
     command.add_argument("--only", choices=SCENARIOS, action="append", help="just this scenario")
@@ -61,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     about = report.machine()
     cases = chosen(options)
-    unavailable = make_all(PEERS)
+    unavailable = {} if options.history else make_all(PEERS)
     print(f"environments {time.monotonic() - began:.1f} s", file=sys.stderr)
-    results = measure_all(
-        cases, unavailable, QUICK_BUDGET if options.quick and not options.stores else None
-    )
+    is_brief = options.quick and not (options.stores or options.history)
+    results = measure_all(cases, unavailable, QUICK_BUDGET if is_brief else None)
     names = {case.name for case in cases}
     figures = [figure for figure in FIGURES if figure.case in names]
-    print(about, report.tables(figures, results), sep="\n\n")
+    shown = [ASYNCZ] if options.history else LIBRARIES
+    print(about, report.tables(figures, results, shown), sep="\n\n")
     taken = time.monotonic() - began
     print(f"\nMedians over the rounds of each figure; {taken:.0f} s in all.")
     if options.json is not None:
@@ -79,12 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def chosen(options: argparse.Namespace) -> list[Case]:
     """The cases asked for, with the rounds asked for."""
-    if options.stores:
+    if options.history:
+        cases = list(HISTORY_QUICK if options.quick else HISTORY)
+    elif options.stores:
         cases = list(STORES_QUICK if options.quick else STORES)
-        if options.store:
-            cases = [case for case in cases if case.store in options.store]
     else:
         cases = list(QUICK if options.quick else FULL)
+    if options.store:
+        cases = [case for case in cases if case.store in options.store]
     if options.only:
         cases = [case for case in cases if case.scenario in options.only]
     if options.runs:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from suite.libraries import APSCHEDULER_3, ASYNCZ, Library
+from suite.profiles import HISTORY_STORES
 from suite.runner import Results
 
 
@@ -143,8 +144,52 @@ def store_figures(store: str) -> Iterator[Figure]:
                 Column("tasks", "large", "{:,.0f}"),
                 Column("growth of memory KiB", "grown_kib", "{:,.0f}"),
             ),
-            (Target("≤ 3 x the time among 1,000", 3.0, own(one_pass, "times")),),
+            (
+                Target("≤ 3 x the time among 1,000", 3.0, own(one_pass, "times")),
+                Target("memory grows ≤ 64 MiB", 65_536.0, own(one_pass, "grown_kib")),
+            ),
         )
+
+
+WORDS = {
+    "all": "of all tasks",
+    "task": "of one task",
+    "failed": "that failed",
+    "task_failed": "of one task that failed",
+}
+
+
+def kept_figures(store: str) -> Iterator[Figure]:
+    """What is shown of the histories of one store."""
+    case = f"kept-{store}"
+    yield Figure(
+        f"{store}: the last 50 runs, ms among 1,000 and among many",
+        case,
+        (
+            *(
+                Column(f"{words}, {size}", f"{name}_{size}_ms", "{:.2f}")
+                for name, words in WORDS.items()
+                for size in ("small", "large")
+            ),
+            Column("runs", "large", "{:,.0f}"),
+        ),
+        tuple(
+            Target(f"{words} ≤ 3 x", 3.0, own(case, f"{name}_times"))
+            for name, words in WORDS.items()
+        ),
+    )
+    yield Figure(
+        f"{store}: forgetting them",
+        case,
+        (
+            Column("worst stall ms", "forget_stall_ms"),
+            Column("by CPU time", "forget_stall_cpu_ms"),
+            Column("µs a run", "forget_us"),
+            Column("forgotten", "forgotten", "{:,.0f}"),
+            Column("kept", "left", "{:,.0f}"),
+        ),
+        (Target("stall ≤ 10 ms", 10.0, own(case, "forget_stall_ms")),),
+    )
 
 
 FIGURES = (
@@ -235,4 +280,30 @@ FIGURES = (
         ),
     ),
     *(figure for store in LIMITS for figure in store_figures(store)),
+    Figure(
+        "A history in memory: one-off tasks due at one instant",
+        "history-cost",
+        (
+            Column("µs a task with", "with_us"),
+            Column("without", "without_us"),
+            Column("ratio", "times", "{:.2f}"),
+            Column("tasks", "tasks", "{:,.0f}"),
+        ),
+        (Target("≤ 1.25 x without", 1.25, own("history-cost", "times")),),
+    ),
+    Figure(
+        "A simulated year of 200 tasks",
+        "year",
+        (
+            Column("seconds", "seconds"),
+            Column("unaccounted", "unaccounted", "{:,.0f}"),
+            Column("occurrences", "occurrences", "{:,.0f}"),
+            Column("records", "records", "{:,.0f}"),
+        ),
+        (
+            Target("< 60 s", 60.0, own("year", "seconds")),
+            Target("none unaccounted for", 0.0, own("year", "unaccounted")),
+        ),
+    ),
+    *(figure for store in HISTORY_STORES for figure in kept_figures(store)),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -126,6 +126,25 @@ STORES_QUICK = tuple(
     for case in _store_cases(store, tasks=2_000, many=2_000, large=20_000, rounds=1)
 )
 
+HISTORY_STORES = ("sqlite", "postgresql", "mariadb", "redis", "mongodb")
+"""Those whose histories are measured at two sizes."""
+
+
+def _history_cases(tasks: int, repeats: int, large: int, rest: float) -> Iterator[Case]:
+    """What a history costs, and what finds its way in it; asyncz only."""
+    cost = {"tasks": tasks, "repeats": repeats}
+    yield Case("history-cost", "history_cost", cost, 1, timeout=300, left_out=_OURS_ALONE)
+    yield Case("year", "year", {"number": 1}, 1, timeout=300, left_out=_OURS_ALONE)
+    kept = {"small": 1_000, "large": large, "rest": rest}
+    for store in HISTORY_STORES:
+        yield Case(
+            f"kept-{store}", "runs_kept", kept, 1, timeout=900, left_out=_OURS_ALONE, store=store
+        )
+
+
+HISTORY = tuple(_history_cases(tasks=20_000, repeats=5, large=1_000_000, rest=10))
+HISTORY_QUICK = tuple(_history_cases(tasks=5_000, repeats=2, large=20_000, rest=1))
+
 #: Rounds after the first are left out in a quick run once it has taken this many seconds.
 QUICK_BUDGET = 80.0
-SCENARIOS = tuple(dict.fromkeys(case.scenario for case in (*FULL, *STORES)))
+SCENARIOS = tuple(dict.fromkeys(case.scenario for case in (*FULL, *STORES, *HISTORY)))

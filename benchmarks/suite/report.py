@@ -35,23 +35,30 @@ def processor() -> str:
     return next(names, platform.processor() or "an unknown processor")
 
 
-def tables(figures: Sequence[Figure], results: Results) -> str:
-    """Every figure as a Markdown table under its title."""
-    return "\n\n".join(f"### {figure.title}\n\n{table(figure, results)}" for figure in figures)
+def tables(
+    figures: Sequence[Figure], results: Results, shown: Sequence[Library] = LIBRARIES
+) -> str:
+    """Every figure as a Markdown table under its title, with a row for each library shown."""
+    return "\n\n".join(
+        f"### {figure.title}\n\n{table(figure, results, shown)}" for figure in figures
+    )
 
 
-def table(figure: Figure, results: Results) -> str:
+def table(figure: Figure, results: Results, shown: Sequence[Library] = LIBRARIES) -> str:
     """A row for each library, the targets beside the first rows."""
     headings = ["library", *(column.heading for column in figure.columns), "x asyncz"]
-    rows = [[library.title, *cells(figure, library, results)] for library in LIBRARIES]
+    rows = [[library.title, *cells(figure, library, results)] for library in shown]
     if figure.targets:
         headings += ["target", "verdict"]
         judged = [[target.text, target.verdict(results)] for target in figure.targets]
-        for number, row in enumerate(rows):
-            row += judged[number] if number < len(judged) else ["", ""]
+        rows += [[""] * (len(headings) - 2)] * (len(judged) - len(rows))
+        rows = [
+            [*row, *(judged[number] if number < len(judged) else ["", ""])]
+            for number, row in enumerate(rows)
+        ]
     notes = [
         f"{library.title}: {'no further rounds' if outcome.samples else 'n/a'}, {outcome.failure}."
-        for library in LIBRARIES
+        for library in shown
         if (outcome := results.of(figure.case, library)).failure
     ]
     return "\n".join([*aligned([headings, *rows]), *(f"\n{note}" for note in notes)])

@@ -104,7 +104,8 @@ async def take_back_to_version_2(url: URL) -> None:
     """Make the tables in a database what the first release with runs had."""
     of_the_table = " ON asyncz_tasks_runs" if url.get_backend_name() == "mysql" else ""
     async with engine_for(url) as engine, engine.begin() as connection:
-        await connection.execute(text(f"DROP INDEX asyncz_tasks_runs_attend{of_the_table}"))
+        for name in ("attend", "unlucky"):
+            await connection.execute(text(f"DROP INDEX asyncz_tasks_runs_{name}{of_the_table}"))
         for name in ("attend_us", "retries", "asked"):
             await connection.execute(text(f"ALTER TABLE asyncz_tasks_runs DROP COLUMN {name}"))
         await connection.execute(text("UPDATE asyncz_tasks_meta SET value = 2"))

@@ -356,6 +356,20 @@ async def test_runs_of_the_layout_before_go_on_and_are_tried_again(options: Opti
         assert taken.ref == ref("a", 2)
 
 
+async def test_failures_that_an_older_release_has_written_are_found(options: Options) -> None:
+    async with shared(options, "one") as (one,):
+        await one.add_tasks([make_task("a"), make_task("b")])
+        await fire_due(one, "one")
+        await one.finish_runs("one", ended(ref("b"), state=RunState.FAILED))
+        # As it would be on a server whose first release knew of no such set.
+        ask(options, "HDEL", f"{options['tasks_key']}:meta", "unlucky")
+        ask(options, "DEL", f"{options['tasks_key']}:runs:unlucky")
+        for task_id in (None, "b"):
+            failed = frozenset({RunState.FAILED, RunState.LOST})
+            (run,) = await one.get_runs(RunQuery(task_id, failed))
+            assert (run.task_id, run.state) == ("b", RunState.FAILED)
+
+
 async def test_what_an_older_release_that_still_runs_has_ended_is_read(options: Options) -> None:
     async with shared(options, "one") as (one,):
         await one.add_tasks([make_task("a"), make_task("b")])

@@ -377,6 +377,8 @@ async def test_all_there_is_to_do_is_found_by_indexes_in_one_question(
         RunQuery("a", since=NOON, until=NOON),
         RunQuery(since=NOON, until=NOON),
         RunQuery(limit=50),
+        RunQuery(states=frozenset({RunState.FAILED}), since=NOON, limit=50),
+        RunQuery("a", states=frozenset({RunState.FAILED}), limit=50),
     ],
 )
 async def test_runs_that_are_shown_are_found_by_an_index_that_has_their_order(
@@ -388,7 +390,9 @@ async def test_runs_that_are_shown_are_found_by_an_index_that_has_their_order(
     async with store._shared.database.engine.connect() as connection:
         plan = await plan_of(connection, statement, parameters)
     by_key = {"sqlite": "autoindex", "postgresql": "runs_pkey", "mysql": "PRIMARY"}
-    assert "runs_late" in plan or (query.task_id and by_key[url.get_backend_name()] in plan)
+    by_key["failed"] = "runs_unlucky"
+    wanted = by_key["failed" if query.states else url.get_backend_name()]
+    assert wanted in plan or ("runs_late" in plan and not query.states)
     for bad in ("Seq Scan", "Sort", "TEMP B-TREE", "filesort"):
         assert bad not in plan
 
