@@ -92,7 +92,7 @@ class Retry(BaseModel):
             return error.seconds
         if not _is_of(error, self.on) or _is_of(error, self.give_up_on):
             return None
-        return min(max(0.0, self.wait.seconds(attempt)), LONGEST)
+        return min(max(0.0, self.wait.seconds(attempt, error)), LONGEST)
 
 
 def _is_of(error: BaseException | None, kinds: tuple[str, ...]) -> bool:
