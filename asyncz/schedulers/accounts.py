@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
-from typing import Any
 
 from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import (
@@ -18,16 +16,12 @@ from asyncz.events.constants import (
 )
 from asyncz.executors.base import Outcome
 from asyncz.runs.base import MAX_ERROR, MAX_TRACEBACK
+from asyncz.runs.results import noted_result
 from asyncz.schedulers.planning import Plan
 from asyncz.stores.cluster import Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
 
 __all__ = ["as_firing", "as_recorded", "as_unrun"]
-
-MAX_RESULT = 16_384
-"""Characters of JSON that are kept of what a run returned."""
-MAX_REPR = 200
-"""Characters that are kept of how it looks, if it is none or longer."""
 
 STATES = {
     TASK_EXECUTED: RunState.SUCCEEDED,
@@ -84,7 +78,7 @@ def as_recorded(outcome: Outcome, now: datetime, cancelled_by: str | None = None
         why = f"cancelled by {cancelled_by}"
     notes = dict(outcome.notes or {})
     if outcome.value is not None:
-        notes |= _noted_result(outcome.value)
+        notes |= noted_result(outcome.value)
     return RunOutcome(
         outcome.run_time,
         state,
@@ -94,23 +88,6 @@ def as_recorded(outcome: Outcome, now: datetime, cancelled_by: str | None = None
         notes or None,
         None if outcome.retry_in is None else now + timedelta(seconds=outcome.retry_in),
     )
-
-
-def _noted_result(value: Any) -> dict[str, Any]:
-    """What a run returned, as it is if that is JSON and not too long; otherwise how it looks."""
-    try:
-        text = json.dumps(value, allow_nan=False)
-        # Not what JSON only takes for something else: a tuple comes back as a list.
-        if len(text) <= MAX_RESULT and json.loads(text) == value:
-            text.encode()
-            return {"result": value}
-    except (TypeError, ValueError, RecursionError):
-        pass
-    try:
-        shown = repr(value)
-    except Exception as exc:  # it is the user's code
-        shown = f"<{type(value).__name__}, whose repr fails: {type(exc).__name__}>"
-    return {"result_repr": _clean(shown[:MAX_REPR])}
 
 
 def _clean(text: str) -> str:

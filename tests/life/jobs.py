@@ -124,6 +124,13 @@ async def returns(value: Any) -> Any:
     return value
 
 
+async def returns_what_is_changed_afterwards() -> Any:
+    """Returns an object that another part of the app goes on to use."""
+    shared: dict[str, Any] = {"pages": 1}
+    asyncio.get_running_loop().call_soon(shared.__setitem__, "client", object())
+    return shared
+
+
 async def returns_a_set() -> Any:
     """Nothing that JSON has."""
     return {1}
