@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncz.text import text_of
+
 __all__ = [
     "AsynczException",
     "AsynczLookupError",
@@ -135,15 +137,15 @@ class RetryAfter(AsynczException):
 
     Args:
         seconds: From now, 0 or more.
-        reason: Why, in words.
+        reason: Why, in words, or an exception that says so.
     """
 
-    def __init__(self, seconds: float, reason: str | None = None) -> None:
+    def __init__(self, seconds: float, reason: object = None) -> None:
         if not 0 <= seconds < 3.2e7:
             raise ValueError(f"seconds must be between 0 and a year, not {seconds!r}")
-        super().__init__(reason or f"It is to be tried again in {seconds:g} s.")
+        self.reason = None if reason is None else text_of(reason)
+        super().__init__(self.reason or f"It is to be tried again in {seconds:g} s.")
         self.seconds = float(seconds)
-        self.reason = reason
 
     def __reduce__(self) -> tuple[type[RetryAfter], tuple[float, str | None]]:
         return type(self), (self.seconds, self.reason)
@@ -153,12 +155,12 @@ class Skip(AsynczException):
     """Raised by a task: there is nothing to do for this occurrence, which ends as `skipped`.
 
     Args:
-        reason: Why, in words; it is kept with the run.
+        reason: Why, in words, or an exception that says so; it is kept with the run.
     """
 
-    def __init__(self, reason: str = "the task has skipped it") -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, reason: object = "the task has skipped it") -> None:
+        self.reason = text_of(reason)
+        super().__init__(self.reason)
 
     def __reduce__(self) -> tuple[type[Skip], tuple[str]]:
         return type(self), (self.reason,)

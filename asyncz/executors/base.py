@@ -139,11 +139,20 @@ FAILURES = (TASK_ERROR, TASK_RETRYING)
 
 def format_traceback(error: BaseException) -> str:
     """The traceback of an error as text, its middle left out when it is very long."""
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as exc:  # parts of it are made by the user's code
+        return f"<{type(error).__name__}, whose traceback fails: {type(exc).__name__}>"
     if len(text) <= MAX_TRACEBACK:
         return text
     half = MAX_TRACEBACK // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    """Only how it ended, without all that may not be fit to be recorded."""
+    code = TASK_ERROR if outcome.code == TASK_RETRYING else outcome.code
+    return Outcome(code, outcome.run_time, reason="what else is known of it could not be recorded")
 
 
 class BaseExecutor(BaseModel):
@@ -282,11 +291,23 @@ class BaseExecutor(BaseModel):
 
     def _finish(self, task: Task, outcomes: Sequence[Outcome]) -> None:
         """Log the outcomes and report those that a listener wants to know of."""
-        host, logger = self.host, self._logger
-        head = outcomes[0].run_time
+        host, key, events = self.host, (task.store_alias, str(task.id)), []
+        try:
+            events = self._settle(host, task, outcomes)
+        except Exception:
+            # Whatever it was, a run that has ended must not keep its place, nor be begun again.
+            self._logger.exception("What became of a run of the task %r is not clear.", task.id)
+            host.run_ended(*key, [_bare(outcome) for outcome in outcomes])
+        finally:
+            self._report(key, events)
+
+    def _settle(
+        self, host: ExecutorHost, task: Task, outcomes: Sequence[Outcome]
+    ) -> list[TaskExecutionEvent]:
+        """Have the outcomes judged and recorded. Returns the events that are wanted."""
+        logger, head, events = self._logger, outcomes[0].run_time, []
         if any(outcome.code == TASK_ERROR for outcome in outcomes):
             outcomes = host.judge(task, head, outcomes)
-        events = []
         for outcome in outcomes:
             if logger.isEnabledFor(_LOG_LEVELS[outcome.code]):
                 self._log_outcome(task, outcome)
@@ -296,9 +317,8 @@ class BaseExecutor(BaseModel):
             outcomes = [outcome._replace(value=None) for outcome in outcomes]
         if task.has_reactions:  # which are called a moment later, when it has been taken note of
             host.react(task, head, outcomes)
-        task_id = str(task.id)
-        host.run_ended(task.store_alias, task_id, outcomes)
-        self._report((task.store_alias, task_id), events)
+        host.run_ended(task.store_alias, str(task.id), outcomes)
+        return events
 
     def _log_outcome(self, task: Task, outcome: Outcome) -> None:
         self._logger.log(

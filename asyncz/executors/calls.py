@@ -17,6 +17,7 @@ from asyncz.events.constants import (
 )
 from asyncz.exceptions import RunTimeoutError, Skip
 from asyncz.executors.base import Outcome, format_traceback
+from asyncz.text import text_of
 
 __all__ = [
     "Progress",
@@ -63,7 +64,8 @@ NEVER_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
 def failed(run_time: datetime, error: BaseException) -> Outcome:
     """The outcome of a run that raised."""
     if isinstance(error, Skip):
-        return Outcome(TASK_SKIPPED, run_time, reason=error.reason)
+        reason = text_of(getattr(error, "reason", "")) or "the task has skipped it"
+        return Outcome(TASK_SKIPPED, run_time, reason=reason)
     return Outcome(TASK_ERROR, run_time, exception=error, traceback=format_traceback(error))
 
 

@@ -63,7 +63,12 @@ def _shown(value: Any) -> str:
     return text[:MAX_REPR].encode("utf-8", "backslashreplace").decode()[:MAX_REPR]
 
 
-BRACKETS = {list: "[]", tuple: "()", set: "{}", dict: "{}"}
+BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    dict: ("{", "}"),
+}
 
 
 def _pieces(value: Any) -> Iterator[str]:

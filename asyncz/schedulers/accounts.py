@@ -20,6 +20,7 @@ from asyncz.runs.results import noted_result
 from asyncz.schedulers.planning import Plan
 from asyncz.stores.cluster import Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
+from asyncz.text import text_of
 
 __all__ = ["as_firing", "as_recorded", "as_unrun"]
 
@@ -82,9 +83,9 @@ def as_recorded(outcome: Outcome, now: datetime, cancelled_by: str | None = None
     return RunOutcome(
         outcome.run_time,
         state,
-        None if error is None else _clean(f"{type(error).__name__}: {error}"[:MAX_ERROR]),
+        None if error is None else _clean(f"{type(error).__name__}: {text_of(error)}"[:MAX_ERROR]),
         None if traceback is None else _clean(traceback[-MAX_TRACEBACK:]),
-        None if why is None else _clean(why[:MAX_ERROR]),
+        None if why is None else _clean(text_of(why)[:MAX_ERROR]),
         notes or None,
         None if outcome.retry_in is None else now + timedelta(seconds=outcome.retry_in),
     )

@@ -186,14 +186,14 @@ class LocalRuns(Ledger):
             return
         if self._put_off:
             self._wake_for_attempts()
-        key = (task_id, first)
-        task, by = self._failing.pop(key, None), self._forget_of(key)
+        key, now = (task_id, first), self._now()
+        by = self._cancelled_by.get(key)
+        # Not the exceptions themselves, which keep alive all that was on the stack.
+        said = [as_recorded(outcome, now, by) for outcome in outcomes]
+        task, _ = self._failing.pop(key, None), self._forget_of(key)
         attempt = self.attempt_of(task_id, first)
         self._attempts.ended(key)
         if run := self._taken_out(task_id, first):
-            now = self._now()
-            # Not the exceptions themselves, which keep alive all that was on the stack.
-            said = [as_recorded(outcome, now, by) for outcome in outcomes]
             for outcome in said:
                 if task is not None and outcome.retry_at is not None:
                     self._attempts.wait(task, run.kind, run.since, attempt, outcome)

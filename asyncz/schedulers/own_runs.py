@@ -86,6 +86,8 @@ class OwnRuns(Ledger):
     def disown(self, key: RunKey) -> None:
         """A run that has not begun here is somebody else's."""
         self._owned.pop(key, None)
+        if self._cancelled_by:
+            self._cancelled_by.pop(key, None)
 
     def delivery_of(self, key: RunKey) -> Delivery:
         """What holds for a run that is owned."""
@@ -200,15 +202,15 @@ class OwnRuns(Ledger):
     def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
         """A run has ended here; its outcome is recorded as soon as possible."""
         key = (task_id, outcomes[0].run_time)
-        own = self._owned.pop(key, None)
+        own = self._owned.get(key)
         if own is None:
             return
-        by = self._cancelled_by.pop(key, None) if self._cancelled_by else None
+        by, now = self._cancelled_by.get(key), self.now()
+        said = tuple([as_recorded(outcome, now, by) for outcome in outcomes])
+        self.disown(key)
         if self._is_to_be_released(own, outcomes, by):
             self._outcomes.note_release(own.node_id, own.ref)
             return
-        now = self.now()
-        said = tuple([as_recorded(outcome, now, by) for outcome in outcomes])
         self._note_end(own, RunEnd(own.ref, said))
         for outcome in said:
             if outcome.retry_at is not None:

@@ -70,6 +70,30 @@ async def skips() -> None:
     raise Skip("nothing there")
 
 
+class Wordless(Exception):
+    """Whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class Unmade(Skip):
+    """Derived by somebody who has forgotten half of it."""
+
+    def __init__(self) -> None:
+        """Without a reason."""
+
+
+async def fails_badly(how: str) -> None:
+    """In ways that nobody expects."""
+    note()
+    if how == "skip":
+        raise Skip(ValueError("nothing to do"))
+    if how == "again":
+        raise RetryAfter(1, ConnectionError("not yet"))
+    raise {"wordless": Wordless, "unmade": Unmade}.get(how, Skip)(*([Wordless()] * (how == "both")))
+
+
 async def takes(seconds: float) -> str:
     """Takes so long by the clock of the test."""
     note()
