@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import (
@@ -22,13 +22,14 @@ from asyncz.schedulers.planning import Plan
 from asyncz.stores.cluster import Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
 
-__all__ = ["as_firing", "as_recorded", "as_unrun"]
+__all__ = ["TOO_LATE", "Claim", "as_firing", "as_recorded", "as_unrun"]
 
 MAX_RESULT = 16_384
-"""Characters of JSON that are kept of what a run returned."""
+"""Bytes of JSON, as UTF-8, that are kept of what a run returned."""
 MAX_REPR = 200
 """Characters that are kept of how it looks, if it is none or longer."""
 
+TOO_LATE = "too late for its mistrigger_grace_time, or more than max_catchup"
 STATES = {
     TASK_EXECUTED: RunState.SUCCEEDED,
     TASK_ERROR: RunState.FAILED,
@@ -45,6 +46,16 @@ REASONS = {
 }
 
 
+class Claim(NamedTuple):
+    """What the ledger knows of a run that goes on here, by the fields of `Run`."""
+
+    kind: RunKind = RunKind.SCHEDULED
+    attempt: int = 1
+    token: int = 1
+    claimed_at: datetime | None = None
+    started_at: datetime | None = None
+
+
 def as_firing(task: Task, plan: Plan) -> Firing:
     """What a plan asks of the store."""
     following = plan.next_run_time
@@ -58,8 +69,7 @@ def as_unrun(task: Task, plan: Plan) -> tuple[Unrun, ...]:
     """The occurrences that a plan leaves out: none is, without a record."""
     if plan.missed is not None:
         total, first, last = plan.missed
-        why = "too late for its mistrigger_grace_time, or more than max_catchup"
-        return (Unrun(RunState.MISSED, first, last, total, why),)
+        return (Unrun(RunState.MISSED, first, last, total, TOO_LATE),)
     if plan.coalesced:
         first = task.next_run_time or plan.run_times[0]
         why = f"folded into the run due {plan.run_times[0].isoformat()}"
@@ -99,10 +109,9 @@ def as_recorded(outcome: Outcome, now: datetime, cancelled_by: str | None = None
 def _noted_result(value: Any) -> dict[str, Any]:
     """What a run returned, as it is if that is JSON and not too long; otherwise how it looks."""
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         # Not what JSON only takes for something else: a tuple comes back as a list.
-        if len(text) <= MAX_RESULT and json.loads(text) == value:
-            text.encode()
+        if len(text.encode()) <= MAX_RESULT and json.loads(text) == value:
             return {"result": value}
     except (TypeError, ValueError, RecursionError):
         pass
