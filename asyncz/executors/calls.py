@@ -156,12 +156,15 @@ async def await_each(
     run_times: Sequence[datetime],
     too_late: TooLate,
     progress: Progress = NO_PROGRESS,
+    is_cut_off: IsCutOff | None = None,
 ) -> list[Outcome]:
     """Call and await a coroutine function. A cancellation from outside cuts off what is left."""
     outcomes: list[Outcome] = []
     task = asyncio.current_task()
     for run_time in run_times:
         if task is not None and task.cancelling():  # the call before has ignored it
+            return cut_off(run_times, outcomes)
+        if is_cut_off is not None and is_cut_off():
             return cut_off(run_times, outcomes)
         if too_late(run_time):
             outcomes.append(Outcome(TASK_MISSED, run_time))

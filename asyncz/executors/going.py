@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from asyncz.clock import Timer
-from asyncz.events.constants import TASK_CANCELLED
 from asyncz.executors.base import ExecutorHost, Outcome
 from asyncz.executors.calls import timed_out
 from asyncz.runs.current import CurrentRun
@@ -33,8 +32,12 @@ class Going:
     done: tuple[Outcome, ...] = ()
     cut_after: float | None = None
     """Seconds of its timeout, once they are over for the run time that it is at."""
+    is_cut_off = False
+    """Whether somebody else has cut it off; then its time does not matter any more."""
     is_let_go = False
-    """Whether it has ended for the scheduler, and its thread is to begin no further one."""
+    """Whether it has ended for the scheduler, and what is left of it is to begin no further one."""
+    is_timed = False
+    """Whether it has had a timer."""
     _at: datetime | None = None
     _cut: Callable[[Going], None] | None = None
     _timer: Timer | None = None
@@ -81,16 +84,22 @@ class Going:
 
     def end(self, outcome: Outcome) -> Outcome:
         """What it has said goes with its outcome; one that was cut off for its time has failed."""
-        if outcome.code == TASK_CANCELLED and self.cut_after is not None:
-            outcome = timed_out(outcome.run_time, self.cut_after, "it was cancelled")
+        if self.cut_after is not None:  # whatever it has made of being cancelled
+            late = timed_out(outcome.run_time, self.cut_after, "it was cancelled")
+            outcome = late._replace(traceback=outcome.traceback)
             self.cut_after = None
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-        said = self.said
-        if said is not None and said.scheduled_time is self.at and (notes := said.notes()):
-            outcome = outcome._replace(notes=notes)
+        outcome = self.noted(outcome)
         if len(self.run_times) > 1:
             self.done += (outcome,)
+        return outcome
+
+    def noted(self, outcome: Outcome) -> Outcome:
+        """The outcome of the run time that it is at, with what it has said."""
+        said = self.said
+        if said is not None and said.scheduled_time is self.at and (notes := said.notes()):
+            return outcome._replace(notes=notes)
         return outcome
 
     # Its time, on the engine's loop.
@@ -98,7 +107,7 @@ class Going:
     def limit(self, loop: asyncio.AbstractEventLoop, cut: Callable[[Going], None]) -> None:
         """Have it cut off when it takes longer than its task's timeout, once `arm` was called."""
         if self.task.timeout is not None:
-            self._loop, self._cut = loop, cut
+            self._loop, self._cut, self.is_timed = loop, cut, True
 
     def arm(self, times: int = 1) -> None:
         """From now on it may take that long, or so many times that."""
@@ -106,6 +115,15 @@ class Going:
         self.disarm()
         if cut is not None and timeout is not None and host is not None:
             self._timer = host.clock.call_later(self._loop, timeout * times, lambda: cut(self))
+
+    def give(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[Going], None]
+    ) -> None:
+        """It has so many seconds to end by itself."""
+        self.disarm()
+        if self.host is not None:
+            self.is_timed = True
+            self._timer = self.host.clock.call_later(loop, seconds, lambda: then(self))
 
     def disarm(self) -> None:
         """It may take as long as it wants."""

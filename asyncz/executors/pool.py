@@ -65,7 +65,8 @@ class ThreadRunner(TrackingExecutor):
     def _time_is_up(self, going: Going) -> None:
         if going in self._going:
             why = "its thread, which cannot be stopped, was left alone"
-            done = [*going.done, timed_out(going.at, going.task.timeout, why)]
+            late = going.noted(timed_out(going.at, going.task.timeout, why))
+            done = [*going.done, late]
             self._let_one_go(going, cut_off(going.run_times, done))
 
     def _let_one_go(self, going: Going, outcomes: Sequence[Outcome]) -> None:

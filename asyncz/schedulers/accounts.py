@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import (
@@ -22,8 +23,9 @@ from asyncz.stores.cluster import Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
 from asyncz.text import text_of
 
-__all__ = ["as_firing", "as_recorded", "as_unrun"]
+__all__ = ["TOO_LATE", "Claim", "as_firing", "as_recorded", "as_unrun"]
 
+TOO_LATE = "too late for its mistrigger_grace_time, or more than max_catchup"
 STATES = {
     TASK_EXECUTED: RunState.SUCCEEDED,
     TASK_ERROR: RunState.FAILED,
@@ -40,6 +42,16 @@ REASONS = {
 }
 
 
+class Claim(NamedTuple):
+    """What the ledger knows of a run that goes on here, by the fields of `Run`."""
+
+    kind: RunKind = RunKind.SCHEDULED
+    attempt: int = 1
+    token: int = 1
+    claimed_at: datetime | None = None
+    started_at: datetime | None = None
+
+
 def as_firing(task: Task, plan: Plan) -> Firing:
     """What a plan asks of the store."""
     following = plan.next_run_time
@@ -53,8 +65,7 @@ def as_unrun(task: Task, plan: Plan) -> tuple[Unrun, ...]:
     """The occurrences that a plan leaves out: none is, without a record."""
     if plan.missed is not None:
         total, first, last = plan.missed
-        why = "too late for its mistrigger_grace_time, or more than max_catchup"
-        return (Unrun(RunState.MISSED, first, last, total, why),)
+        return (Unrun(RunState.MISSED, first, last, total, TOO_LATE),)
     if plan.coalesced:
         first = task.next_run_time or plan.run_times[0]
         why = f"folded into the run due {plan.run_times[0].isoformat()}"

@@ -363,10 +363,13 @@ class Engine:
 
     async def finish_spawned(self, timeout: float) -> None:
         """Give coroutine listeners the time they need, within bounds."""
-        here = [task for task in self._spawned if task.get_loop() is self.loop]
-        current = asyncio.current_task()
-        if here := [task for task in here if task is not current]:
-            await asyncio.wait(here, timeout=max(0.0, timeout))
+        me, deadline = asyncio.current_task(), self.loop.time() + timeout
+        late: set[asyncio.Task[None]] = set()
+        while not late:  # what was waited for may have begun something more
+            here = {task for task in self._spawned if task.get_loop() is self.loop} - {me}
+            if not here:
+                break
+            _, late = await asyncio.wait(here, timeout=max(0.0, deadline - self.loop.time()))
 
     @property
     def is_idle(self) -> bool:

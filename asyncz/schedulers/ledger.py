@@ -10,6 +10,7 @@ from asyncz.enums import RunState
 from asyncz.executors.base import BaseExecutor, Outcome
 from asyncz.runs.base import Run, RunQuery
 from asyncz.runs.current import CurrentRun
+from asyncz.schedulers.accounts import Claim
 from asyncz.schedulers.planning import Plan
 from asyncz.schedulers.starting import Start
 from asyncz.stores.cluster import Fired, Firing, Look
@@ -80,6 +81,21 @@ class Ledger(ABC):
     @abstractmethod
     def attempt_of(self, task_id: str, head: datetime) -> int:
         """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
+
+    @abstractmethod
+    def claim_of(self, task_id: str, head: datetime) -> Claim:
+        """What is known of a run that goes on."""
+
+    knows_records = True
+    """Whether what is known here of a run that has ended is its record."""
+
+    async def record_of(self, run: Run) -> Run | None:
+        """A run that has ended here as it is kept; None: it has not, it was taken over before.
+
+        Args:
+            run: As far as it is known here.
+        """
+        return run
 
     @abstractmethod
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:

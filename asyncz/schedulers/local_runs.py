@@ -13,7 +13,7 @@ from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import BaseExecutor, Outcome
 from asyncz.runs.base import Run, RunQuery, readable_notes
 from asyncz.runs.current import CurrentRun
-from asyncz.schedulers.accounts import as_recorded, as_unrun
+from asyncz.schedulers.accounts import Claim, as_recorded, as_unrun
 from asyncz.schedulers.ledger import Ledger, Step
 from asyncz.schedulers.local_attempts import LocalAttempts, Waiting
 from asyncz.schedulers.starting import Start
@@ -221,6 +221,11 @@ class LocalRuns(Ledger):
     def attempt_of(self, task_id: str, head: datetime) -> int:
         return self._attempts.number_of((task_id, head))
 
+    def claim_of(self, task_id: str, head: datetime) -> Claim:
+        attempt, run = self.attempt_of(task_id, head), self._special.get((task_id, head))
+        kind, since = (run.kind, run.since) if run else (Claim().kind, self._since.get(task_id))
+        return Claim(kind, attempt, attempt, since, since)
+
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
         return (task_id, head) in self._cancelled_by
 
@@ -327,14 +332,14 @@ class LocalRuns(Ledger):
         since, kind, _ = ended.run
         for outcome in ended.outcomes:
             run = self._run(ended.task_id, kind, outcome.scheduled_time, outcome.state, since)
-            said = {"finished_at": ended.finished_at, "attempt": ended.attempt, **_said(outcome)}
-            yield run.model_copy(update=said)
+            said = {"finished_at": ended.finished_at, **_said(outcome)}
+            yield run.model_copy(update={**_number(ended.attempt), **said})
 
     def _of_waiting(self, waiting: Waiting) -> Run:
         task_id, moment = waiting.key
         run = self._run(task_id, waiting.kind, moment, RunState.RETRYING, waiting.since)
-        said = {"attempt": waiting.attempt, "retry_at": waiting.retry_at, **_said(waiting.said)}
-        return run.model_copy(update=said)
+        said = {"retry_at": waiting.retry_at, **_said(waiting.said)}
+        return run.model_copy(update={**_number(waiting.attempt), **said})
 
     def _of_unrun(self, note: _NotRun) -> Run:
         unrun = note.unrun
@@ -376,6 +381,10 @@ class LocalRuns(Ledger):
             started_at=since,
             **({} if saying is None else readable_notes(saying.notes())),
         )
+
+
+def _number(attempt: int) -> dict[str, int]:
+    return {"attempt": attempt, "token": attempt}
 
 
 def _said(outcome: RunOutcome) -> dict[str, Any]:

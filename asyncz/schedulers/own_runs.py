@@ -10,14 +10,16 @@ from asyncz.enums import Delivery, RunState, SchedulerState
 from asyncz.events.constants import TASK_CANCELLED, TASK_ERROR, TASK_MAX_INSTANCES
 from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import Outcome
+from asyncz.runs.base import Run, RunQuery
 from asyncz.runs.current import CurrentRun
-from asyncz.schedulers.accounts import as_recorded
+from asyncz.schedulers.accounts import Claim, as_recorded
 from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.outcomes import Outcomes
 from asyncz.schedulers.pruning import Pruner
 from asyncz.schedulers.sayings import Sayings
 from asyncz.schedulers.store_time import StoreTime
 from asyncz.stores.cluster import ClusterStore, Node, OpenRun, RunEnd, RunOutcome, RunRef
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -96,6 +98,30 @@ class OwnRuns(Ledger):
     def attempt_of(self, task_id: str, head: datetime) -> int:
         own = self._owned.get((task_id, head))
         return 1 if own is None else own.attempt
+
+    def claim_of(self, task_id: str, head: datetime) -> Claim:
+        own = self._owned.get((task_id, head))
+        return Claim() if own is None else Claim(own.ref.kind, own.attempt, own.ref.token)
+
+    knows_records = False
+
+    async def record_of(self, run: Run) -> Run | None:
+        at = run.scheduled_time
+        try:
+            found = await self.get_runs(RunQuery(run.task_id, since=at, until=at))
+        except Exception as exc:
+            self._engine.logger.warning(
+                "The record of a run of the task %r cannot be read from the store %r: %s",
+                run.task_id,
+                self._alias,
+                reason(exc),
+            )
+            return run
+        of_its_kind = [record for record in found if record.kind is run.kind]
+        if any(record.token > run.token for record in of_its_kind):
+            return None
+        same = (run.token, run.state)
+        return next((each for each in of_its_kind if (each.token, each.state) == same), run)
 
     async def mark_started(self, keys: Sequence[RunKey]) -> set[RunKey]:
         """Note in the store, before the first instruction of the user's, that runs begin.

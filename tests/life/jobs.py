@@ -107,6 +107,35 @@ async def never_ends() -> None:
     await asyncio.Event().wait()
 
 
+async def swallows(times: int) -> str:
+    """Does not listen when it is cancelled, so often."""
+    note()
+    for _ in range(times):
+        try:
+            await CLOCKS[0].sleep(100)
+        except asyncio.CancelledError:
+            continue
+    return "late"
+
+
+async def cleans_up(seconds: float) -> None:
+    """Once it is cancelled, it takes so long to end."""
+    note()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await CLOCKS[0].sleep(seconds)
+
+
+async def fails_to_clean_up() -> None:
+    """Once it is cancelled, it fails for another reason."""
+    note()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise KeyError("on purpose")
+
+
 async def holds_on_once() -> None:
     """The first call never ends; the others do at once."""
     if note() == 1:

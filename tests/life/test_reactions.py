@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncz import NativeAsyncIOScheduler, Retry, RunState
+from asyncz import NativeAsyncIOScheduler, Retry, RunKind, RunState
 from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED
 from asyncz.exceptions import TransientTaskError
 from asyncz.testing import VirtualClock
@@ -42,6 +42,26 @@ async def settled(count: int) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_they_are_given_what_the_record_says(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    policy = Retry(attempts=2, wait=10)
+    every: Any = {"seconds": 3_600, "on_success": jobs.notice, "on_failure": jobs.notice}
+    await scheduler.aadd_task(jobs.returns, "interval", args=[{"n": 1}], id="by hand", **every)
+    await scheduler.aadd_task(
+        jobs.fails, "interval", start_at=START, args=[9], id="again", retry=policy, **every
+    )
+    await clock.advance(seconds=1)
+    await scheduler.arun_task("by hand")
+    await clock.advance(seconds=15)
+    await settled(2)
+    for _, run in jobs.REACTIONS:
+        assert run.model_dump() == (await scheduler.aget_run(run.id)).model_dump()
+        assert run.started_at is not None
+    kinds = {run.task_id: (run.kind, run.attempt) for _, run in jobs.REACTIONS}
+    assert kinds == {"by hand": (RunKind.MANUAL, 1), "again": (RunKind.SCHEDULED, 2)}
+
+
 async def test_failure_is_told_when_there_is_no_other_attempt(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
@@ -50,6 +70,7 @@ async def test_failure_is_told_when_there_is_no_other_attempt(
     await clock.advance(seconds=1.5)
     assert jobs.REACTIONS == []
     await clock.advance(seconds=2)
+    await settled(1)
     ((_, run),) = jobs.REACTIONS
     assert (run.state, run.attempt) == (RunState.FAILED, 3)
 
@@ -64,19 +85,22 @@ async def test_a_skipped_run_is_neither(
     assert jobs.REACTIONS == []
 
 
+@pytest.mark.parametrize("reaction", [jobs.notice, jobs.notice_in_a_thread])
 async def test_what_was_missed_is_told(
-    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, reaction: Any
 ) -> None:
+    scheduler.pause()
     await scheduler.aadd_task(
         jobs.returns, "interval", seconds=10, start_at=START, args=[1], id="a",
-        mistrigger_grace_time=1, on_missed=jobs.notice,
+        mistrigger_grace_time=1, on_missed=reaction,
     )  # fmt: skip
-    scheduler.pause()
     await clock.advance(seconds=25)
     scheduler.resume()
     await clock.advance(seconds=1)
+    await settled(1)
     ((_, run),) = jobs.REACTIONS
     assert (run.state, run.occurrences) == (RunState.MISSED, 3)
+    assert run == await scheduler.aget_run(run.id)
     assert (run.scheduled_time, run.last_scheduled_time) == (START, after(20))
 
 

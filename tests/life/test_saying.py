@@ -137,6 +137,21 @@ async def test_what_it_returns_is_kept(
     }
 
 
+@pytest.mark.parametrize("letter", ["x", "ü", "𝄞", '"'])
+async def test_a_result_may_have_16_kib_of_utf_8(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, letter: str
+) -> None:
+    size = 2 if letter == '"' else len(letter.encode())
+    most = (16_384 - 2) // size  # two for the quotes around it
+    value = letter * most + "x" * (16_384 - 2 - most * size)
+    await scheduler.aadd_task(jobs.returns, args=[value], id="fits")
+    await scheduler.aadd_task(jobs.returns, args=[value + "x"], id="does not")
+    await clock.advance(seconds=1)
+    fits, longer = await the_run(scheduler, "fits"), await the_run(scheduler, "does not")
+    assert (fits.result, fits.result_repr) == (value, None)
+    assert (longer.result, longer.result_repr) == (None, repr(value)[:200])
+
+
 async def test_a_result_is_not_shown_in_a_repr(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:

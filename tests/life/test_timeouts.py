@@ -12,7 +12,7 @@ from asyncz.executors import ProcessPoolExecutor, ThreadPoolExecutor
 from asyncz.testing import VirtualClock
 
 from . import jobs
-from .test_attempts import after, the_run
+from .test_attempts import START, after, the_run
 
 PATIENCE = 20.0
 
@@ -29,6 +29,48 @@ async def test_a_coroutine_is_cancelled(
     assert (run.state, run.finished_at) == (RunState.FAILED, after(5))
     assert (run.error or "").startswith("RunTimeoutError: It took longer than its timeout of 5 s")
     assert (await the_run(scheduler, "short")).state is RunState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("fn", "args"), [(jobs.swallows, [1]), (jobs.cleans_up, [3]), (jobs.fails_to_clean_up, [])]
+)
+async def test_whatever_a_coroutine_does_when_it_is_cancelled_it_has_failed(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, fn: Any, args: list[int]
+) -> None:
+    policy = Retry(attempts=2, wait=10, on=TimeoutError)
+    await scheduler.aadd_task(fn, args=args, id="a", timeout=5.0, retry=policy)
+    await clock.advance(seconds=9)
+    run = await the_run(scheduler)
+    assert (run.state, run.attempt) == (RunState.RETRYING, 1)
+    await clock.advance(seconds=40)
+    run = await the_run(scheduler)
+    assert (run.state, run.attempt, jobs.ATTEMPTS["a"]) == (RunState.FAILED, 2, 2)
+    assert (run.error or "").startswith("RunTimeoutError: It took longer than its timeout of 5 s")
+
+
+@pytest.mark.parametrize(("fn", "args"), [(jobs.swallows, [3]), (jobs.cleans_up, [100])])
+async def test_a_coroutine_that_does_not_end_is_left_alone(
+    scheduler: NativeAsyncIOScheduler,
+    clock: VirtualClock,
+    caplog: pytest.LogCaptureFixture,
+    fn: Any,
+    args: list[int],
+) -> None:
+    await scheduler.aadd_task(
+        fn, "interval", seconds=12, start_at=START, args=args, id="a", timeout=5.0
+    )
+    await clock.advance(seconds=9.9)
+    assert (await the_run(scheduler)).state is RunState.RUNNING
+    await clock.advance(seconds=0.2)
+    run = await the_run(scheduler)
+    assert (run.state, run.finished_at) == (RunState.FAILED, after(10))
+    assert (run.error or "").endswith("it was cancelled, and did not end.")
+    assert "run of the task 'a' did not end within 5 s of being cancelled" in caplog.text
+    await clock.advance(seconds=3)
+    assert jobs.ATTEMPTS["a"] == 2  # its place is free
+    await scheduler.adelete_task("a")
+    await clock.advance(seconds=400)
+    assert {run.state for run in await scheduler.aget_runs("a")} == {RunState.FAILED}
 
 
 async def test_each_attempt_has_its_time(

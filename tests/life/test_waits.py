@@ -1,4 +1,4 @@
-"""How long it takes until another attempt: each wait strategy of tenacity, in each kind of store."""
+"""How long it takes until another attempt: each wait strategy of tenacity in each store."""
 
 from __future__ import annotations
 
