@@ -32,6 +32,7 @@ from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.overdue import Overdue
 from asyncz.schedulers.plugins import PluginRegistry
+from asyncz.schedulers.reaction_threads import ReactionThreads
 from asyncz.stores.base import BaseStore
 from asyncz.tasks.base import Task
 
@@ -73,6 +74,7 @@ class Engine:
         self._spawned: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self.overdue = Overdue(self)
+        self.reaction_threads = ReactionThreads()
         self.waiting_for_runs: set[asyncio.Event] = set()
         self._clock_offset: float | None = None
         self.context = copy_context()

@@ -170,6 +170,7 @@ class Lifecycle:
         engine.logger.info("Scheduler %s has been shut down.", engine.identity)
         engine.dispatch(SchedulerEvent(code=SCHEDULER_SHUTDOWN))
         await engine.finish_spawned(min(FAREWELL, self._left(deadline)))
+        engine.reaction_threads.close()
         await self._keep_declared()
         await self._close_stores(deadline)
         engine.started_at = None

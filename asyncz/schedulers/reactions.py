@@ -127,13 +127,17 @@ def _call(
 
 
 async def _called(engine: Engine, task: Task, reaction: Callable[..., Any], run: Run) -> None:
-    """Whatever it raises is logged, and changes nothing."""
+    """Whatever it raises is logged, and changes nothing: SystemExit would end the app."""
+    error: BaseException | None = None
     try:
         if is_coroutine_callable(reaction):
             await reaction(run)
         else:
-            await asyncio.to_thread(reaction, run)
-    except Exception:
-        engine.logger.exception(
-            "What the task %r has called after its run %s failed.", task.id, run.state.value
-        )
+            error = await engine.reaction_threads.call(reaction, run)
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
+        error = exc
+    if error is not None:
+        text = "What the task %r has called after its run %s failed."
+        engine.logger.error(text, task.id, run.state.value, exc_info=error)

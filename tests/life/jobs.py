@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter
-from threading import Event
+from threading import Event, current_thread
 from typing import Any
 
 from asyncz import RetryAfter, Run, Skip, current_run
@@ -203,3 +204,27 @@ def notice_and_fail(run: Run) -> None:
     """One that fails."""
     REACTIONS.append(("failing", run))
     raise ValueError("on purpose")
+
+
+async def notice_and_exit(run: Run) -> None:
+    """One that wants to end the app."""
+    REACTIONS.append(("exit", run))
+    sys.exit(7)
+
+
+def notice_and_exit_in_a_thread(run: Run) -> None:
+    """Likewise."""
+    REACTIONS.append(("exit", run))
+    sys.exit(7)
+
+
+def notice_and_stop_in_a_thread(run: Run) -> None:
+    """With what no future takes."""
+    REACTIONS.append(("stop", run))
+    raise StopIteration
+
+
+def notice_where(run: Run) -> None:
+    """Tells the thread."""
+    here = current_thread()
+    REACTIONS.append((f"{here.name} {here.daemon}", run))

@@ -117,6 +117,35 @@ async def test_one_that_fails_harms_nobody(
     assert "has called after its run succeeded failed" in caplog.text
 
 
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+@pytest.mark.parametrize(
+    "reaction",
+    [jobs.notice_and_exit, jobs.notice_and_exit_in_a_thread, jobs.notice_and_stop_in_a_thread],
+)
+async def test_one_that_wants_to_end_the_app_only_fails(
+    scheduler: NativeAsyncIOScheduler,
+    clock: VirtualClock,
+    caplog: pytest.LogCaptureFixture,
+    reaction: Any,
+) -> None:
+    await scheduler.aadd_task(jobs.returns, args=[1], id="a", on_success=reaction)
+    await clock.advance(seconds=1)
+    async with asyncio.timeout(20):
+        while "has called after its run succeeded failed" not in caplog.text:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_one_that_blocks_holds_up_neither_the_app_nor_its_end(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(jobs.returns, args=[1], id="a", on_success=jobs.notice_where)
+    await clock.advance(seconds=1)
+    await settled(1)
+    # Not one of the app's, and none that a process waits for at its end.
+    assert jobs.REACTIONS[0][0] == "asyncz reactions 1 True"
+
+
 @pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
 async def test_they_outlive_a_restart(make_scheduler: MakeScheduler, clock: VirtualClock) -> None:
     async with make_scheduler() as first:
