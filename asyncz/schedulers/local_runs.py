@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED
@@ -16,6 +16,7 @@ from asyncz.runs.current import CurrentRun
 from asyncz.schedulers.accounts import Claim, as_recorded, as_unrun
 from asyncz.schedulers.ledger import Ledger, Step
 from asyncz.schedulers.local_attempts import LocalAttempts, Waiting
+from asyncz.schedulers.local_records import Ended, NotRun, Ordinary, Special
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import send, submit
 from asyncz.stores.base import BaseStore, TaskAdvance, is_same_instant
@@ -27,39 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalRuns"]
 
+TASK_DELETED = "its task was deleted"
 KEPT = 1_000
 """Settled runs that are remembered. Few enough that the garbage collector does not notice."""
-
-
-class _Special(NamedTuple):
-    """An open run that is not an ordinary one: by hand, for several instants, or one of several."""
-
-    since: datetime
-    kind: RunKind
-    run_times: tuple[datetime, ...]
-
-
-class _Ended(NamedTuple):
-    """What became of a run that is not an ordinary one, or did not go well."""
-
-    task_id: str
-    run: _Special
-    finished_at: datetime
-    outcomes: tuple[RunOutcome, ...]
-    attempt: int = 1
-
-
-class _NotRun(NamedTuple):
-    """Occurrences that were not run."""
-
-    task_id: str
-    when: datetime
-    unrun: Unrun
-
-
-Ordinary = tuple[str, datetime, datetime, datetime]
-"""A run that went well: its task, its instant, when it was begun and when it ended. A bare tuple of
-such things is nothing that the garbage collector would look at twice."""
 
 
 class LocalRuns(Ledger):
@@ -90,6 +61,8 @@ class LocalRuns(Ledger):
         self._wake_for = wake_for
         self._attempts = LocalAttempts(engine, self._begin_again)
         self._put_off = self._attempts.waiting
+        self._orphans: set[tuple[str, datetime]] = set()
+        """The runs that go on of tasks that were deleted since."""
         self._failing: dict[tuple[str, datetime], Task] = {}
         self._sayings: dict[tuple[str, datetime], CurrentRun] = {}
         self._cancelled_by: dict[tuple[str, datetime], str] = {}
@@ -97,8 +70,8 @@ class LocalRuns(Ledger):
         # since no object has to be made for that.
         self._open: dict[str, datetime] = {}
         self._since: dict[str, datetime] = {}
-        self._special: dict[tuple[str, datetime], _Special] = {}
-        self._settled: deque[Ordinary | _Ended | _NotRun] = deque(maxlen=KEPT)
+        self._special: dict[tuple[str, datetime], Special] = {}
+        self._settled: deque[Ordinary | Ended | NotRun] = deque(maxlen=KEPT)
 
     def now(self) -> datetime:
         return self._now()
@@ -120,19 +93,19 @@ class LocalRuns(Ledger):
             if won:
                 self._begin(str(task.id), plan.run_times, now)
                 for unrun in not_run.get(str(task.id), ()) if not_run else ():
-                    self._settled.append(_NotRun(str(task.id), now, unrun))
+                    self._settled.append(NotRun(str(task.id), now, unrun))
         return [Fired.WON if won else Fired.LOST for won in made]
 
     def _begin_again(self, waiting: Waiting) -> None:
         key = waiting.key
-        self._special[key] = _Special(waiting.since, waiting.kind, (key[1],))
+        self._special[key] = Special(waiting.since, waiting.kind, (key[1],))
 
     def _begin(self, task_id: str, run_times: Sequence[datetime], now: datetime) -> None:
         if len(run_times) == 1 and task_id not in self._open:
             self._open[task_id] = run_times[0]
             self._since[task_id] = now
         elif run_times:
-            run = _Special(now, RunKind.SCHEDULED, tuple(run_times))
+            run = Special(now, RunKind.SCHEDULED, tuple(run_times))
             self._special[task_id, run_times[0]] = run
 
     async def fire_by_hand(self, firing: Firing, executor: BaseExecutor) -> Fired:
@@ -149,8 +122,8 @@ class LocalRuns(Ledger):
             task.next_run_time = firing.next_run_time
             await self._ask(self._store.update_task(task))
         now = self._now()
-        self._special[key] = _Special(now, firing.kind, firing.run_times)
-        self._settled.extend(_NotRun(task_id, now, unrun) for unrun in firing.unrun)
+        self._special[key] = Special(now, firing.kind, firing.run_times)
+        self._settled.extend(NotRun(task_id, now, unrun) for unrun in firing.unrun)
         return Fired.WON
 
     async def start(self, starts: Sequence[Start]) -> None:
@@ -166,7 +139,7 @@ class LocalRuns(Ledger):
     def run_succeeded(self, task_id: str, run_time: datetime) -> None:
         if self._put_off:
             self._wake_for_attempts()
-        if self._sayings or self._cancelled_by:
+        if self._sayings or self._cancelled_by or self._orphans:
             self._forget_of((task_id, run_time))
         if self._open.get(task_id) == run_time:
             del self._open[task_id]
@@ -176,7 +149,7 @@ class LocalRuns(Ledger):
             outcomes = tuple(RunOutcome(moment, RunState.SUCCEEDED) for moment in run.run_times)
             attempt = self.attempt_of(task_id, run_time)
             self._attempts.ended((task_id, run_time))
-            self._settled.append(_Ended(task_id, run, self._now(), outcomes, attempt))
+            self._settled.append(Ended(task_id, run, self._now(), outcomes, attempt))
 
     def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
         first = outcomes[0].run_time
@@ -190,6 +163,7 @@ class LocalRuns(Ledger):
         by = self._cancelled_by.get(key)
         # Not the exceptions themselves, which keep alive all that was on the stack.
         said = [as_recorded(outcome, now, by) for outcome in outcomes]
+        is_orphan = key in self._orphans
         task, _ = self._failing.pop(key, None), self._forget_of(key)
         attempt = self.attempt_of(task_id, first)
         self._attempts.ended(key)
@@ -198,13 +172,17 @@ class LocalRuns(Ledger):
                 if task is not None and outcome.retry_at is not None:
                     self._attempts.wait(task, run.kind, run.since, attempt, outcome)
                     self._wake_for(outcome.retry_at)
+                    if is_orphan:
+                        waiting = self._put_off[task_id, outcome.scheduled_time]
+                        self._end_waiting(waiting, TASK_DELETED)
             settled = tuple(o for o in said if o.retry_at is None)
             if settled:
-                self._settled.append(_Ended(task_id, run, now, settled, attempt))
+                self._settled.append(Ended(task_id, run, now, settled, attempt))
 
     def _forget_of(self, key: tuple[str, datetime]) -> str | None:
         """A run has ended. Who has asked to cancel it, if anybody has."""
         self._sayings.pop(key, None)
+        self._orphans.discard(key)
         return self._cancelled_by.pop(key, None)
 
     # Attempts.
@@ -235,13 +213,15 @@ class LocalRuns(Ledger):
     def task_deleted(self, task_id: str | None) -> None:
         for waiting in self._attempts:
             if task_id in (None, waiting.key[0]):
-                self._end_waiting(waiting, "its task was deleted")
+                self._end_waiting(waiting, TASK_DELETED)
+        is_open = [*self._open.items(), *self._special]
+        self._orphans.update(key for key in is_open if task_id in (None, key[0]))
 
     def _end_waiting(self, waiting: Waiting, why: str) -> None:
         self._attempts.take_out(waiting.key)
-        run = _Special(waiting.since, waiting.kind, (waiting.key[1],))
+        run = Special(waiting.since, waiting.kind, (waiting.key[1],))
         said = waiting.said._replace(state=RunState.CANCELLED, retry_at=None, reason=why)
-        ended = _Ended(waiting.key[0], run, self._now(), (said,), waiting.attempt)
+        ended = Ended(waiting.key[0], run, self._now(), (said,), waiting.attempt)
         self._settled.append(ended)
 
     # What runs say, and being cancelled.
@@ -280,13 +260,13 @@ class LocalRuns(Ledger):
             self.run_ended(task_id, failed)
         elif self._taken_out(task_id, run_times[0]):
             unrun = Unrun(RunState.SKIPPED, run_times[0], run_times[-1], len(run_times), str(error))
-            self._settled.append(_NotRun(task_id, self._now(), unrun))
+            self._settled.append(NotRun(task_id, self._now(), unrun))
 
-    def _taken_out(self, task_id: str, run_time: datetime) -> _Special | None:
+    def _taken_out(self, task_id: str, run_time: datetime) -> Special | None:
         """An open run, which is not open any more; None: it was not."""
         if self._open.get(task_id) == run_time:
             moment = self._open.pop(task_id)
-            return _Special(self._since.pop(task_id), RunKind.SCHEDULED, (moment,))
+            return Special(self._since.pop(task_id), RunKind.SCHEDULED, (moment,))
         return self._special.pop((task_id, run_time), None)
 
     # History.
@@ -310,9 +290,9 @@ class LocalRuns(Ledger):
 
     def _all(self) -> Iterator[Run]:
         for settled in self._settled:
-            if isinstance(settled, _NotRun):
+            if isinstance(settled, NotRun):
                 yield self._of_unrun(settled)
-            elif isinstance(settled, _Ended):
+            elif isinstance(settled, Ended):
                 yield from self._of_ended(settled)
             else:
                 task_id, moment, since, finished_at = settled
@@ -328,7 +308,7 @@ class LocalRuns(Ledger):
                 state = RunState.RUNNING if moment is head else RunState.QUEUED
                 yield self._run(task_id, special.kind, moment, state, special.since)
 
-    def _of_ended(self, ended: _Ended) -> Iterator[Run]:
+    def _of_ended(self, ended: Ended) -> Iterator[Run]:
         since, kind, _ = ended.run
         for outcome in ended.outcomes:
             run = self._run(ended.task_id, kind, outcome.scheduled_time, outcome.state, since)
@@ -341,7 +321,7 @@ class LocalRuns(Ledger):
         said = {"retry_at": waiting.retry_at, **_said(waiting.said)}
         return run.model_copy(update={**_number(waiting.attempt), **said})
 
-    def _of_unrun(self, note: _NotRun) -> Run:
+    def _of_unrun(self, note: NotRun) -> Run:
         unrun = note.unrun
         return Run(
             task_id=note.task_id,

@@ -228,3 +228,10 @@ def notice_where(run: Run) -> None:
     """Tells the thread."""
     here = current_thread()
     REACTIONS.append((f"{here.name} {here.daemon}", run))
+
+
+async def takes_and_fails(seconds: float) -> None:
+    """Fails after so long by the clock of the test."""
+    note()
+    await CLOCKS[0].sleep(seconds)
+    raise ConnectionError("on purpose")

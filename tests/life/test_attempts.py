@@ -240,3 +240,21 @@ async def test_a_wait_that_cannot_be_kept_is_refused(
     with pytest.raises(SerializationError, match="cannot keep the wait strategy Own"):
         await adding
     assert await scheduler.aget_tasks() == []
+
+
+async def test_a_task_that_is_deleted_while_an_attempt_goes_on_is_not_tried_again(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    policy = Retry(attempts=None, wait=1)
+    for name in ("a", "b"):
+        await scheduler.aadd_task(
+            jobs.takes_and_fails, "interval", hours=1, args=[5], id=name, retry=policy,
+            start_at=START,
+        )  # fmt: skip
+    await clock.advance(seconds=1)
+    await scheduler.adelete_task("a")
+    await clock.advance(seconds=30)
+    run = await the_run(scheduler)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "its task was deleted")
+    assert jobs.ATTEMPTS["a"] == 1
+    assert jobs.ATTEMPTS["b"] == 6
