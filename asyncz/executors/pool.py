@@ -77,6 +77,12 @@ class ThreadRunner(TrackingExecutor):
                 "A run of the task %r was cut off; its thread goes on until the function returns.",
                 going.task.id,
             )
+            if self._workers is not None and not self._workers.give_up(going.handle):
+                self._logger.error(
+                    "Too many threads of the executor %r go on with runs that were cut off; the "
+                    "next runs wait until one of them returns.",
+                    self._alias,
+                )
         self._ended(going, outcomes)
 
     async def _close(self, deadline: float) -> None:
