@@ -220,7 +220,8 @@ class Caretaker:
         for ref in [ref for ref in unknown if ref in self._suspects]:
             run = unknown.pop(ref)
             if run.delivery is Delivery.AT_MOST_ONCE and run.state is RunState.RUNNING:
-                lost = tuple(RunOutcome(at, RunState.LOST) for at in run.run_times)
+                why = f"its worker {self._member.node.id} does not know whether it was started"
+                lost = tuple(RunOutcome(at, RunState.LOST, reason=why) for at in run.run_times)
                 await self._ask(self._store.finish_runs(self._member.node.id, [RunEnd(ref, lost)]))
                 report_unfinished(self._engine, self._alias, ref, RunState.LOST)
                 await self._react_to_loss(ref)
