@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from asyncz.text import text_of
 
 __all__ = [
@@ -187,7 +189,16 @@ class RunLookupError(AsynczLookupError):
 
 
 class RemoteTaskError(AsynczException):
-    """A task failed in another process with an exception that could not be brought back."""
+    """A task failed in another process with an exception that could not be brought back.
+
+    Args:
+        text: How it looked.
+        kinds: The names of its classes, as `Retry` knows them; those that cannot be found here too.
+    """
+
+    def __init__(self, text: str | None = None, kinds: Iterable[str] = ()) -> None:
+        super().__init__(*([] if text is None else [text]))
+        self.kinds = frozenset(kinds)
 
 
 class SchedulerAlreadyRunningError(AsynczException):
@@ -216,3 +227,8 @@ class StoreInUseError(StoreError):
 
 class StoreTimeoutError(StoreError, TimeoutError):
     """A store did not answer in time."""
+
+
+def class_names(kind: type) -> tuple[str, ...]:
+    """The names of a class and those that it is derived from, `module:name`."""
+    return tuple(f"{each.__module__}:{each.__qualname__}" for each in kind.__mro__)

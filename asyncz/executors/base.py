@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from logging import ERROR, INFO, WARNING, Logger, getLogger
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -113,8 +114,9 @@ def _outcome_of(event: TaskExecutionEvent) -> Outcome:
     return Outcome(
         event.code,
         event.scheduled_run_time,
-        exception=event.exception,
-        traceback=event.traceback,
+        event.return_value,
+        event.exception,
+        event.traceback,
     )
 
 
@@ -165,11 +167,15 @@ class BaseExecutor(BaseModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
+    _knows_its_runs: ClassVar[bool] = False
+    """Whether it calls `_finish` with the task itself, instead of `run_task_success`."""
+
     def model_post_init(self, context: Any, /) -> None:
         # Ordinary attributes: Pydantic's private ones are found by a way that takes longer than
         # all the rest of handing a run over.
         self._host: ExecutorHost | None = None
         self._instances: dict[tuple[str | None, str], int] = {}
+        self._sent: list[tuple[Task, Sequence[datetime]]] = []
         self._alias = ""
         self._logger = getLogger("asyncz.executors")
 
@@ -226,10 +232,13 @@ class BaseExecutor(BaseModel):
             if running >= task.max_instances:
                 raise MaximumInstancesError(key[1], task.max_instances)
         instances[key] = running + 1
+        if not self._knows_its_runs:
+            self._sent.append((task, run_times))
         try:
             self.do_send_task(task, run_times)
         except BaseException:
             self._release(key)
+            self._taken_back(task.store_alias, key[1], run_times[0] if run_times else None)
             raise
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
@@ -242,6 +251,12 @@ class BaseExecutor(BaseModel):
         """A run has ended, well or badly; `events` say how."""
         if store is None and events:
             store = events[0].store
+        first = events[0].scheduled_run_time if events else None
+        if sent := self._taken_back(store, task_id, first):
+            task, run_times = sent
+            outcomes = [_outcome_of(event) for event in events]
+            self._finish(task, outcomes or [Outcome(TASK_EXECUTED, at) for at in run_times])
+            return
         if events:
             self.host.run_ended(store, task_id, [_outcome_of(event) for event in events])
         else:
@@ -250,9 +265,28 @@ class BaseExecutor(BaseModel):
 
     def run_task_error(self, task_id: str, store: str | None = None) -> None:
         """A run could not be carried out, through no fault of the task. Call it in `except`."""
-        self._release((store, task_id))
         self._logger.error("The executor could not run the task %r.", task_id, exc_info=True)
+        if sent := self._taken_back(store, task_id, None):
+            task, run_times = sent
+            error = sys.exc_info()[1] or RuntimeError("The executor could not run it.")
+            text = format_traceback(error)
+            self._finish(
+                task,
+                [Outcome(TASK_ERROR, at, exception=error, traceback=text) for at in run_times],
+            )
+            return
+        self._release((store, task_id))
         self.host.unknown_run_ended(store, task_id, TASK_ERROR)
+
+    def _taken_back(
+        self, store: str | None, task_id: str, first: datetime | None
+    ) -> tuple[Task, Sequence[datetime]] | None:
+        """The run of a report: that with this first run time, or the oldest of the task."""
+        for index, (task, run_times) in enumerate(self._sent):
+            is_its = task.id == task_id and store in (None, task.store_alias)
+            if is_its and run_times and first in (None, run_times[0]):
+                return self._sent.pop(index)
+        return None
 
     def _report(self, key: tuple[str | None, str], events: Sequence[TaskExecutionEvent]) -> None:
         self._release(key)

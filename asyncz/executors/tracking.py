@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 from asyncz.events.constants import TASK_EXECUTED
 from asyncz.executors.base import BaseExecutor, ExecutorHost, Outcome
@@ -37,6 +37,8 @@ class TrackingExecutor(BaseExecutor):
     `_going` has the runs that go on. One that is not in it has been reported already; what it
     still brings is ignored.
     """
+
+    _knows_its_runs: ClassVar[bool] = True
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)

@@ -14,7 +14,7 @@ from asyncz.schedulers.membership import Membership
 from asyncz.schedulers.nodes import has_ended
 from asyncz.schedulers.reactions import react_to_loss
 from asyncz.schedulers.starting import Start
-from asyncz.schedulers.submission import report_taken_over, report_unfinished
+from asyncz.schedulers.submission import report_cancelled, report_taken_over, report_unfinished
 from asyncz.stores.cluster import (
     Attended,
     ClusterStore,
@@ -122,7 +122,9 @@ class Caretaker:
             node_id = self._member.node.id
             attended: Attended = await self._ask(self._store.attend(node_id, AT_ONCE))
             for ref in attended.ended:
-                report_unfinished(self._engine, self._alias, ref, RunState.CANCELLED)
+                why = "its task was deleted, or somebody has cancelled it"
+                at = ref.scheduled_time
+                report_cancelled(self._engine, self._alias, ref.task_id, at, why)
             for ref, by in attended.asked:
                 any_at_all = self._member.cancel(ref, by) or any_at_all
             any_at_all = bool(attended.taken or attended.ended) or any_at_all
@@ -220,7 +222,8 @@ class Caretaker:
         for ref in [ref for ref in unknown if ref in self._suspects]:
             run = unknown.pop(ref)
             if run.delivery is Delivery.AT_MOST_ONCE and run.state is RunState.RUNNING:
-                lost = tuple(RunOutcome(at, RunState.LOST) for at in run.run_times)
+                why = f"its worker {self._member.node.id} does not know whether it was started"
+                lost = tuple(RunOutcome(at, RunState.LOST, reason=why) for at in run.run_times)
                 await self._ask(self._store.finish_runs(self._member.node.id, [RunEnd(ref, lost)]))
                 report_unfinished(self._engine, self._alias, ref, RunState.LOST)
                 await self._react_to_loss(ref)

@@ -104,8 +104,9 @@ class Ledger(ABC):
     def will_be_tried_again(self, task: Task, head: datetime) -> None:  # noqa: B027
         """An attempt at a run of this task has failed, which is said in a moment."""
 
-    def task_deleted(self, task_id: str | None) -> None:  # noqa: B027
-        """A task was deleted by somebody here; None: all were."""
+    @abstractmethod
+    async def task_deleted(self, task_id: str | None) -> None:
+        """A task was deleted by somebody here; None: all were. Its attempts wait no longer."""
 
     @abstractmethod
     def run_says(self, task_id: str, head: datetime, run: CurrentRun) -> None:

@@ -18,7 +18,7 @@ from asyncz.schedulers.ledger import Ledger, Step
 from asyncz.schedulers.local_attempts import LocalAttempts, Waiting
 from asyncz.schedulers.local_records import Ended, NotRun, Ordinary, Special
 from asyncz.schedulers.starting import Start
-from asyncz.schedulers.submission import send, submit
+from asyncz.schedulers.submission import report_cancelled, send, submit
 from asyncz.stores.base import BaseStore, TaskAdvance, is_same_instant
 from asyncz.stores.cluster import Fired, Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
@@ -210,7 +210,7 @@ class LocalRuns(Ledger):
     def will_be_tried_again(self, task: Task, head: datetime) -> None:
         self._failing[str(task.id), head] = task
 
-    def task_deleted(self, task_id: str | None) -> None:
+    async def task_deleted(self, task_id: str | None) -> None:
         for waiting in self._attempts:
             if task_id in (None, waiting.key[0]):
                 self._end_waiting(waiting, TASK_DELETED)
@@ -223,6 +223,7 @@ class LocalRuns(Ledger):
         said = waiting.said._replace(state=RunState.CANCELLED, retry_at=None, reason=why)
         ended = Ended(waiting.key[0], run, self._now(), (said,), waiting.attempt)
         self._settled.append(ended)
+        report_cancelled(self._engine, self._alias, *waiting.key, why)
 
     # What runs say, and being cancelled.
 

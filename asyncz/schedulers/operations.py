@@ -123,7 +123,7 @@ class Operations(Adding):
             except TaskLookupError:
                 continue
             lane.holds.release(task_id)
-            lane.ledger.task_deleted(task_id)
+            await lane.ledger.task_deleted(task_id)
             self._tell(TASK_REMOVED, task_id, lane)
             return
         raise TaskLookupError(task_id, alias)
@@ -138,7 +138,7 @@ class Operations(Adding):
         else:
             for lane in engine.lanes_of(alias):
                 await lane.call(lane.store.remove_all_tasks())
-                lane.ledger.task_deleted(None)
+                await lane.ledger.task_deleted(None)
         engine.dispatch(SchedulerEvent(code=ALL_TASKS_REMOVED, alias=alias))
 
     # Running.

@@ -18,6 +18,7 @@ from asyncz.schedulers.outcomes import Outcomes
 from asyncz.schedulers.pruning import Pruner
 from asyncz.schedulers.sayings import Sayings
 from asyncz.schedulers.store_time import StoreTime
+from asyncz.schedulers.submission import report_cancelled
 from asyncz.stores.cluster import ClusterStore, Node, OpenRun, RunEnd, RunOutcome, RunRef
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Ask", "Own", "OwnRuns", "RunKey"]
 
 Ask = Callable[[Awaitable[Any]], Awaitable[Any]]
+AT_ONCE = 1_000
+"""Waiting runs of a deleted task that are looked for at a time."""
+DELETION = "the deletion of its task"
 RunKey = tuple[str, datetime]
 """Names a run in this process: its task, and the first of its run times."""
 
@@ -205,6 +209,7 @@ class OwnRuns(Ledger):
         # Otherwise it goes on in an executor that cannot do that, or has not begun yet.
         if not was_going and not self._goes_on(own):
             self.run_ended(ref.task_id, [Outcome(TASK_CANCELLED, ref.scheduled_time)])
+            report_cancelled(self._engine, self._alias, *key, f"by {by}")
         return True
 
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
@@ -221,7 +226,28 @@ class OwnRuns(Ledger):
             for own in list(self._owned.values()):
                 if own.ref.task_id == task_id and own.ref.scheduled_time == moment:
                     self.cancel(own.ref, by)
+        if state is RunState.CANCELLED:
+            report_cancelled(self._engine, self._alias, task_id, moment, f"by {by}")
         return state
+
+    async def task_deleted(self, task_id: str | None) -> None:
+        waiting = RunQuery(task_id, frozenset({RunState.RETRYING}), limit=AT_ONCE)
+        try:
+            while True:
+                found = await self.get_runs(waiting)
+                ends = [
+                    await self.cancel_run(run.task_id, run.scheduled_time, DELETION)
+                    for run in found
+                ]
+                if len(found) < AT_ONCE or RunState.CANCELLED not in ends:
+                    return
+        except Exception as exc:  # they end when their time comes
+            self._engine.logger.warning(
+                "What waits for another attempt of %r, deleted from the store %r, waits on: %s",
+                task_id or "all tasks",
+                self._alias,
+                reason(exc),
+            )
 
     # Outcomes.
 

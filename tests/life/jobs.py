@@ -165,6 +165,18 @@ async def says() -> None:
     run.progress(1)
 
 
+class Odd(LookupError):
+    """An exception that does not come back from a process."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first}{second}")
+
+
+def fails_oddly() -> None:
+    """Which only its name is known of elsewhere."""
+    raise Odd(1, 2)
+
+
 def says_in_a_process() -> str:
     """What it says comes back with its outcome."""
     run = current_run()

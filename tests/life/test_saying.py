@@ -15,7 +15,6 @@ from asyncz.testing import VirtualClock
 from . import jobs
 from .conftest import MakeScheduler
 from .test_attempts import START, after, the_run
-from .test_timeouts import ended, in_real_time
 
 
 async def test_what_a_run_says_is_seen_while_it_goes_on(
@@ -103,18 +102,6 @@ async def test_only_the_last_lines_are_kept(
     assert run.log[0].startswith("151 x")
     assert {len(line) for line in run.log[:-1]} == {1_000}
     assert run.log[-1] == "half \\udcff"
-
-
-@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
-async def test_a_run_in_a_process_says_it_with_its_outcome(make_store: object) -> None:
-    scheduler = await in_real_time()
-    try:
-        await scheduler.aadd_task(jobs.says_in_a_process, id="a", executor="processes")
-        run = await ended(scheduler, "a")
-        assert (run.state, run.progress, run.log) == (RunState.SUCCEEDED, 0.5, ("from there",))
-        assert run.result == f"a 1 {run.id}"
-    finally:
-        await scheduler.shutdown(wait=False)
 
 
 async def test_what_it_returns_is_kept(

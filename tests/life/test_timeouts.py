@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from asyncz import AsyncIOExecutor, NativeAsyncIOScheduler, Retry, RunState
-from asyncz.executors import ProcessPoolExecutor, ThreadPoolExecutor
+from asyncz.executors import ThreadPoolExecutor
 from asyncz.testing import VirtualClock
 
 from . import jobs
 from .test_attempts import START, after, the_run
-
-PATIENCE = 20.0
 
 
 async def test_a_coroutine_is_cancelled(
@@ -102,7 +99,6 @@ async def test_each_of_several_run_times_has_its_time(
     assert states == [RunState.FAILED, RunState.SUCCEEDED, RunState.SUCCEEDED]
 
 
-@pytest.mark.parametrize("make_store", ["memory", "sqlite"], indirect=True)
 @pytest.mark.parametrize("kind", [AsyncIOExecutor, ThreadPoolExecutor])
 async def test_a_thread_is_let_go(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock, kind: Any
@@ -120,43 +116,3 @@ async def test_a_thread_is_let_go(
     await clock.advance(seconds=1)
     assert (await the_run(scheduler, "b")).state is RunState.SUCCEEDED
     jobs.LET_GO.set()
-
-
-async def in_real_time(**options: Any) -> NativeAsyncIOScheduler:
-    """A scheduler with processes, on the clock of the machine."""
-    scheduler = NativeAsyncIOScheduler(timezone="UTC", shutdown_timeout=5)
-    await scheduler.aadd_executor(ProcessPoolExecutor(max_workers=2), "processes")
-    await scheduler.start()
-    return scheduler
-
-
-async def ended(scheduler: NativeAsyncIOScheduler, task_id: str) -> Any:
-    """Its run, once it has ended."""
-    async with asyncio.timeout(PATIENCE):
-        while not (runs := await scheduler.aget_runs(task_id)):
-            await asyncio.sleep(0.01)
-    return await scheduler.await_run(runs[0].id, timeout=PATIENCE)
-
-
-@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
-async def test_a_process_is_killed_and_the_others_of_its_pool_begin_anew(
-    make_store: object,
-) -> None:
-    scheduler = await in_real_time()
-    try:
-        common: Any = {"executor": "processes", "mistrigger_grace_time": None}
-        await scheduler.aadd_task(jobs.sleeps, args=[0.0], id="warm", **common)
-        await ended(scheduler, "warm")
-        await scheduler.aadd_task(jobs.sleeps, args=[30.0], id="long", timeout=1.0, **common)
-        await scheduler.aadd_task(jobs.sleeps, args=[2.0], id="other", **common)
-        await scheduler.aadd_task(
-            jobs.sleeps, args=[2.0], id="once", delivery="at_most_once", **common
-        )
-        run = await ended(scheduler, "long")
-        assert run.state is RunState.FAILED
-        assert "its process was killed" in run.error
-        other, once = await ended(scheduler, "other"), await ended(scheduler, "once")
-        assert (other.state, other.result) == (RunState.SUCCEEDED, 1)
-        assert once.state in (RunState.FAILED, RunState.SUCCEEDED)
-    finally:
-        await scheduler.shutdown(wait=False)
