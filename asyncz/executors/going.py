@@ -36,6 +36,8 @@ class Going:
     """Whether somebody else has cut it off; then its time does not matter any more."""
     is_let_go = False
     """Whether it has ended for the scheduler, and what is left of it is to begin no further one."""
+    has_left = False
+    """Whether it has been reported; what it says from then on would be of another attempt."""
     is_timed = False
     """Whether it has had a timer."""
     _at: datetime | None = None
@@ -54,6 +56,9 @@ class Going:
         self.run_times = run_times
         self.handle = handle
         self.host = host
+        # Now: asked when it was let go, the answer would be that of the next attempt.
+        head = run_times[0]
+        self._attempt = 1 if host is None else host.attempt_of(task.store_alias, str(task.id), head)
 
     @property
     def at(self) -> datetime:
@@ -64,14 +69,12 @@ class Going:
     def current(self) -> CurrentRun:
         """The run as its own code sees it."""
         if self.said is None or self.said.scheduled_time is not self.at:
-            task, host = self.task, self.host
-            task_id, store, head = str(task.id), task.store_alias, self.run_times[0]
-            attempt = 1 if host is None else host.attempt_of(store, task_id, head)
-            self.said = CurrentRun(task_id, store, self.at, attempt, self._tell)
+            task_id, store = str(self.task.id), self.task.store_alias
+            self.said = CurrentRun(task_id, store, self.at, self._attempt, self._tell)
         return self.said
 
     def _tell(self, run: CurrentRun) -> None:
-        if self.host is not None:
+        if self.host is not None and not self.has_left:
             self.host.run_says(self.task, self.run_times[0], run)
 
     # Its run times, one after the other, in whatever thread it goes on.

@@ -122,6 +122,7 @@ class TrackingExecutor(BaseExecutor):
         if going not in self._going:
             return False
         self._going.remove(going)
+        going.has_left = True
         if going.is_timed:
             going.left()
         if self._idle is not None and not self._others():

@@ -145,7 +145,7 @@ class OwnRuns(Ledger):
             if may:
                 begun.add(key)
             else:
-                del self._owned[key]
+                self.disown(key)
         return begun
 
     def adopt(self, run: OpenRun) -> bool:
@@ -163,7 +163,7 @@ class OwnRuns(Ledger):
 
     async def give_back(self, run: OpenRun) -> None:
         """A run is not carried out here after all."""
-        self._owned.pop((run.ref.task_id, run.ref.scheduled_time), None)
+        self.disown((run.ref.task_id, run.ref.scheduled_time))
         await self._ask(self._store.release_runs(self.node.id, [run.ref]))
 
     def known_runs(self) -> set[RunRef]:
@@ -177,6 +177,7 @@ class OwnRuns(Ledger):
         for own in self._owned.values():
             self._outcomes.note_release(own.node_id, own.ref)
         self._owned.clear()
+        self._cancelled_by.clear()
 
     # What runs say of themselves.
 
@@ -208,9 +209,16 @@ class OwnRuns(Ledger):
         was_going = executor is not None and executor.cancel_run(self._alias, *key)
         # Otherwise it goes on in an executor that cannot do that, or has not begun yet.
         if not was_going and not self._goes_on(own):
-            self.run_ended(ref.task_id, [Outcome(TASK_CANCELLED, ref.scheduled_time)])
-            report_cancelled(self._engine, self._alias, *key, f"by {by}")
+            self.end_unbegun(key, [ref.scheduled_time])
+        elif not was_going:
+            self._wake_for(self.now())
         return True
+
+    def end_unbegun(self, key: RunKey, run_times: Sequence[datetime]) -> None:
+        """A run that is to be cancelled has not begun, and does not."""
+        by = self._cancelled_by[key]
+        self.run_ended(key[0], [Outcome(TASK_CANCELLED, moment) for moment in run_times])
+        report_cancelled(self._engine, self._alias, *key, f"by {by}")
 
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
         return (task_id, head) in self._cancelled_by
@@ -271,6 +279,7 @@ class OwnRuns(Ledger):
 
     def _note_end(self, own: Own, end: RunEnd) -> None:
         self._outcomes.note_end(own.node_id, end)
+        self._sayings.forget((end.ref.task_id, end.ref.scheduled_time))
         self._pruner.note(own.task)
         self._ends += 1
         self._wake_for_attempts()

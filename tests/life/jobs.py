@@ -39,6 +39,12 @@ def note() -> int:
     return ATTEMPTS[run.task_id]
 
 
+def note_only() -> int:
+    """Which call of the task `a` it is, without asking the run."""
+    ATTEMPTS["a"] += 1
+    return ATTEMPTS["a"]
+
+
 async def fails(times: int) -> str:
     """Fails so often, then goes well."""
     if note() <= times:
