@@ -25,6 +25,7 @@ from asyncz.events.constants import (
 )
 from asyncz.exceptions import MaximumInstancesError, SchedulerNotRunningError
 from asyncz.runs.current import CurrentRun
+from asyncz.runs.results import noted_result
 from asyncz.tasks.base import Task
 
 __all__ = ["BaseExecutor", "ExecutorHost", "Outcome", "format_traceback"]
@@ -136,6 +137,7 @@ _WORDS = {
     TASK_SKIPPED: "has skipped itself",
     TASK_RETRYING: "failed, and is tried again",
 }
+RESULT = frozenset({"result", "result_repr"})
 FAILURES = (TASK_ERROR, TASK_RETRYING)
 
 
@@ -149,6 +151,14 @@ def format_traceback(error: BaseException) -> str:
         return text
     half = MAX_TRACEBACK // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def with_result(task: Task, outcome: Outcome) -> Outcome:
+    """The outcome with what is kept of the value, worked out once, where the run has ended."""
+    notes = outcome.notes or {}
+    if outcome.value is None or not task.store_result or notes.keys() & RESULT:
+        return outcome
+    return outcome._replace(notes={**notes, **noted_result(outcome.value)})
 
 
 def _bare(outcome: Outcome) -> Outcome:
@@ -347,8 +357,7 @@ class BaseExecutor(BaseModel):
                 self._log_outcome(task, outcome)
             if host.wants_event(outcome.code):
                 events.append(self._event(task, outcome))
-        if not task.store_result:
-            outcomes = [outcome._replace(value=None) for outcome in outcomes]
+        outcomes = [with_result(task, outcome)._replace(value=None) for outcome in outcomes]
         if task.has_reactions:  # which are called a moment later, when it has been taken note of
             host.react(task, head, outcomes)
         host.run_ended(task.store_alias, str(task.id), outcomes)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from asyncz.clock import Timer
-from asyncz.executors.base import ExecutorHost, Outcome
+from asyncz.executors.base import ExecutorHost, Outcome, with_result
 from asyncz.executors.calls import timed_out
 from asyncz.runs.current import CurrentRun
 from asyncz.tasks.base import Task
@@ -93,7 +93,7 @@ class Going:
             self.cut_after = None
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-        outcome = self.noted(outcome)
+        outcome = with_result(self.task, self.noted(outcome))
         if len(self.run_times) > 1:
             self.done += (outcome,)
         return outcome

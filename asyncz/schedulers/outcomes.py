@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncz.exceptions import StoreError
-from asyncz.stores.cluster import ClusterStore, RunEnd, RunRef
+from asyncz.runs.results import MAX_RESULT
+from asyncz.stores.cluster import ClusterStore, RunEnd, RunOutcome, RunRef
 from asyncz.stores.quarantine import reason
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
-__all__ = ["Outcomes"]
+__all__ = ["HEAVY", "Outcomes", "weight_of"]
 
 MANY = 256
 """Outcomes that are recorded by one call: what is made of them is made in one go."""
+HEAVY = 262_144
+"""Characters after which no more are: to pack them takes some milliseconds, in one go too."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
+
+
+def _first_of(ends: Iterable[RunEnd]) -> list[RunEnd]:
+    """As many as are not too much to be written at once."""
+    first: list[RunEnd] = []
+    weight = 0
+    for end in ends:
+        weight += sum(map(_weight, end.outcomes))
+        if first and weight > HEAVY:
+            break
+        first.append(end)
+    return first
+
+
+def _weight(said: RunOutcome) -> int:
+    """About how many characters there are to be written."""
+    weight = len(said.traceback or "") + len(said.error or "")
+    return weight + (weight_of(said.notes) if said.notes else 0)
+
+
+def weight_of(notes: Mapping[str, Any]) -> int:
+    """The same of what a run says of itself."""
+    return MAX_RESULT * ("result" in notes) + sum(map(len, notes.get("log", ())))
 
 
 class Outcomes:
@@ -79,7 +105,7 @@ class Outcomes:
         async with self._flushing:
             while self._ended:
                 node_id = self._ended[0][0]
-                batch = [end for node, end in self._ended[:MANY] if node == node_id]
+                batch = _first_of(end for node, end in self._ended[:MANY] if node == node_id)
                 try:
                     await self._finish(node_id, batch)
                 except (StoreError, TimeoutError, OSError):

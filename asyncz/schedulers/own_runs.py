@@ -14,7 +14,7 @@ from asyncz.runs.base import Run, RunQuery
 from asyncz.runs.current import CurrentRun
 from asyncz.schedulers.accounts import Claim, as_recorded
 from asyncz.schedulers.ledger import Ledger
-from asyncz.schedulers.outcomes import Outcomes
+from asyncz.schedulers.outcomes import HEAVY, Outcomes, weight_of
 from asyncz.schedulers.pruning import Pruner
 from asyncz.schedulers.sayings import Sayings
 from asyncz.schedulers.store_time import StoreTime
@@ -192,8 +192,12 @@ class OwnRuns(Ledger):
             for key, own in self._owned.items()
             if key in said and own.node_id == node_id
         ]
-        if notes:
-            await self._ask(self._store.note_runs(node_id, notes))
+        while notes:
+            weight, some = 0, list[tuple[RunRef, dict[str, Any]]]()
+            while notes and (not some or weight < HEAVY):
+                some.append(notes.pop())
+                weight += weight_of(some[-1][1])
+            await self._ask(self._store.note_runs(node_id, some))
 
     # Being cancelled.
 

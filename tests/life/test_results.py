@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from asyncz import NativeAsyncIOScheduler, RunState
+from asyncz.executors import ThreadPoolExecutor
 from asyncz.runs.results import noted_result
 from asyncz.testing import VirtualClock
 
@@ -85,3 +87,23 @@ def test_no_more_of_a_long_one_is_looked_at_than_is_kept() -> None:
     Counted.shown = 0
     noted_result([Counted() for _ in range(100_000)])
     assert Counted.shown <= 200
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+@pytest.mark.parametrize("executor", ["default", "threads"])
+async def test_a_result_is_worked_out_once_and_where_the_run_was(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, executor: str
+) -> None:
+    here, seen = threading.get_ident(), []
+
+    class Slow:
+        def __repr__(self) -> str:
+            seen.append(threading.get_ident() == here)
+            return "slow"
+
+    await scheduler.aadd_executor(ThreadPoolExecutor(max_workers=1), "threads")
+    await scheduler.aadd_task(Slow, id="a", executor=executor, on_success=jobs.notice)
+    await clock.advance(seconds=1)
+    assert (await the_run(scheduler)).result_repr == "slow"
+    assert jobs.REACTIONS[0][1].result_repr == "slow"
+    assert seen == [False]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asyncz import NativeAsyncIOScheduler
+from asyncz import NativeAsyncIOScheduler, current_run
 from asyncz.enums import RunState
 from asyncz.exceptions import StoreError
 from asyncz.stores.cluster import RunEnd
@@ -60,3 +60,19 @@ async def test_an_error_of_the_store_takes_nothing_from_a_run(clock: VirtualCloc
         with pytest.raises(StoreError, match="away"):
             await scheduler.aget_runs()
         store._error = TypeError("no JSON")
+
+
+async def says_much() -> None:
+    for _ in range(100):
+        current_run().log("x" * 900)
+
+
+async def test_what_is_much_to_write_is_written_in_parts(clock: VirtualClock) -> None:
+    store = Picky()
+    async with NativeAsyncIOScheduler(clock=clock, stores={"default": store}) as scheduler:
+        for number in range(20):
+            await scheduler.aadd_task(says_much, id=f"t{number}")
+        await clock.advance(seconds=1)
+        runs = await scheduler.aget_runs()
+    assert [(run.state, len(run.log)) for run in runs] == [(RunState.SUCCEEDED, 100)] * 20
+    assert max(store._batches) <= 3
