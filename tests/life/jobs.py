@@ -171,6 +171,14 @@ async def says() -> None:
     run.progress(1)
 
 
+async def says_much(times: int) -> None:
+    """Says something five times a second."""
+    for number in range(times):
+        current_run().progress((number + 1) / times)
+        current_run().log(str(number))
+        await CLOCKS[0].sleep(0.2)
+
+
 class Odd(LookupError):
     """An exception that does not come back from a process."""
 

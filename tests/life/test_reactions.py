@@ -11,6 +11,7 @@ import pytest
 from asyncz import NativeAsyncIOScheduler, Retry, RunKind, RunState
 from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED
 from asyncz.exceptions import TransientTaskError
+from asyncz.stores.cluster import Fired, Firing, Node, RunRef
 from asyncz.testing import VirtualClock
 
 from . import jobs
@@ -144,6 +145,43 @@ async def test_one_that_blocks_holds_up_neither_the_app_nor_its_end(
     await settled(1)
     # Not one of the app's, and none that a process waits for at its end.
     assert jobs.REACTIONS[0][0] == "asyncz reactions 1 True"
+
+
+@pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
+@pytest.mark.parametrize("delivery", ["at_most_once", "at_least_once"])
+async def test_what_is_lost_or_abandoned_is_told(
+    make_scheduler: MakeScheduler, clock: VirtualClock, delivery: Any
+) -> None:
+    """By whoever finds out. The workers that are gone are made of the store's operations alone."""
+    is_once = delivery == "at_most_once"
+    async with make_scheduler() as scheduler:
+        scheduler.pause()
+        await scheduler.aadd_task(
+            jobs.returns, "interval", hours=1, start_at=START, args=[1], id="a",
+            delivery=delivery, on_failure=jobs.notice,
+        )  # fmt: skip
+        store: Any = scheduler._engine.stores["default"]
+        (task,) = await store.get_due_tasks(START)
+        run = RunRef("a", RunKind.SCHEDULED, START, 1)
+        firing = Firing(task, START, after(3_600), False, RunKind.SCHEDULED, (START,))
+        for number in range(1 if is_once else 3):
+            await store.join_node(Node(f"gone-{number}", "gone", "elsewhere", 1), 1e6)
+            if number == 0:
+                assert await store.fire("gone-0", "claim", [firing]) == [Fired.WON]
+                await store.start_runs("gone-0", [run])
+            else:
+                assert (
+                    len((await store.reap(f"gone-{number}", bury=None, max_attempts=3)).taken) == 1
+                )
+            await store.leave_node(f"gone-{number}")
+    async with make_scheduler():
+        await clock.advance(seconds=60)
+        await settled(1)
+    ((_, told),) = jobs.REACTIONS
+    assert told.state is (RunState.LOST if is_once else RunState.ABANDONED)
+    assert told.attempt == (1 if is_once else 3)
+    assert (told.owner or "").startswith("gone-")
+    assert (told.owner or "") in (told.reason or "")
 
 
 @pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from asyncz.testing import VirtualClock
 
 from . import jobs
 from .conftest import MakeScheduler
+from .places import PERSISTENT
 from .test_attempts import START, after, the_run
 
 
@@ -31,6 +33,27 @@ async def test_what_a_run_says_is_seen_while_it_goes_on(
     run = await the_run(scheduler)
     assert (run.state, run.progress, run.message) == (RunState.SUCCEEDED, 1, "page 3 of 7")
     assert run.log == ("first", "second")
+
+
+@pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
+async def test_what_it_says_is_kept_at_most_once_a_second(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = scheduler._engine.stores["default"]
+    keep, kept = store.note_runs, []
+
+    async def note_runs(node_id: str, notes: Any) -> Any:
+        kept.append(clock.now())
+        return await keep(node_id, notes)
+
+    monkeypatch.setattr(type(store), "note_runs", lambda _, *given: note_runs(*given))
+    await scheduler.aadd_task(jobs.says_much, args=[20], id="a")
+    for _ in range(26):
+        await clock.advance(seconds=0.2)
+    run = await the_run(scheduler)
+    assert (run.state, run.progress, len(run.log)) == (RunState.SUCCEEDED, 1, 20)
+    assert 2 <= len(kept) <= 5
+    assert all((later - before).total_seconds() >= 1 for before, later in pairwise(kept))
 
 
 async def test_it_is_shown_with_the_task(
