@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
+
+from asyncz.text import text_of
 
 __all__ = [
     "AsynczException",
@@ -143,10 +146,10 @@ class RetryAfter(AsynczException):
 
     Args:
         seconds: From now, 0 or more; or a timedelta.
-        reason: Why, in words.
+        reason: Why, in words, or an exception that says so.
     """
 
-    def __init__(self, seconds: float | timedelta, reason: str | None = None) -> None:
+    def __init__(self, seconds: float | timedelta, reason: object = None) -> None:
         if isinstance(seconds, timedelta):
             seconds = seconds.total_seconds()
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
@@ -156,9 +159,9 @@ class RetryAfter(AsynczException):
             raise TaskOptionError(
                 f"RetryAfter: seconds must be between 0 and a year, not {seconds!r}."
             )
-        super().__init__(reason or f"It is to be tried again in {seconds:g} s.")
+        self.reason = None if reason is None else text_of(reason)
+        super().__init__(self.reason or f"It is to be tried again in {seconds:g} s.")
         self.seconds = float(seconds)
-        self.reason = reason
 
     def __reduce__(self) -> tuple[type[RetryAfter], tuple[float, str | None]]:
         return type(self), (self.seconds, self.reason)
@@ -168,12 +171,12 @@ class Skip(AsynczException):
     """Raised by a task: there is nothing to do for this occurrence, which ends as `skipped`.
 
     Args:
-        reason: Why, in words; it is kept with the run.
+        reason: Why, in words, or an exception that says so; it is kept with the run.
     """
 
-    def __init__(self, reason: str = "the task has skipped it") -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, reason: object = "the task has skipped it") -> None:
+        self.reason = text_of(reason)
+        super().__init__(self.reason)
 
     def __reduce__(self) -> tuple[type[Skip], tuple[str]]:
         return type(self), (self.reason,)
@@ -225,7 +228,16 @@ class SomeTasksError(AsynczException):
 
 
 class RemoteTaskError(AsynczException):
-    """A task failed in another process with an exception that could not be brought back."""
+    """A task failed in another process with an exception that could not be brought back.
+
+    Args:
+        text: How it looked.
+        kinds: The names of its classes, as `Retry` knows them; those that cannot be found here too.
+    """
+
+    def __init__(self, text: str | None = None, kinds: Iterable[str] = ()) -> None:
+        super().__init__(*([] if text is None else [text]))
+        self.kinds = frozenset(kinds)
 
 
 class SchedulerAlreadyRunningError(AsynczException):
@@ -258,3 +270,8 @@ class StoreInUseError(StoreError):
 
 class StoreTimeoutError(StoreError, TimeoutError):
     """A store did not answer in time."""
+
+
+def class_names(kind: type) -> tuple[str, ...]:
+    """The names of a class and those that it is derived from, `module:name`."""
+    return tuple(f"{each.__module__}:{each.__qualname__}" for each in kind.__mro__)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["printable", "spoken"]
+__all__ = ["printable", "spoken", "text_of"]
+
+
+def text_of(value: object) -> str:
+    """Its `str`, whatever it is: to make that of an exception may be the user's code, and fail."""
+    try:
+        return str(value)
+    except Exception as exc:
+        return f"<{type(value).__name__}, whose text fails: {type(exc).__name__}>"
 
 
 def printable(text: str, limit: int | None = None) -> str:

@@ -10,8 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from asyncz.events.constants import TASK_CANCELLED
 from asyncz.executors.base import Outcome
-from asyncz.executors.calls import await_each, cut_off, is_torn_down, raised
+from asyncz.executors.calls import await_each, cut_off, is_torn_down, raised, timed_out
 from asyncz.executors.going import Going
 from asyncz.executors.pool import ThreadRunner
 from asyncz.runs.current import CURRENT_RUN
@@ -20,9 +21,17 @@ from asyncz.tasks.callables import is_coroutine_callable
 
 __all__ = ["AsyncIOExecutor"]
 
+GRACE = 5.0
+"""Seconds that a coroutine has for its `finally` blocks, once it was cancelled alone."""
+
 
 class AsyncIOExecutor(ThreadRunner):
     """Runs coroutine functions on the app's loop, and plain functions in threads, never on it."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        # Coroutines that go on for nobody. A loop alone does not keep a task from being collected.
+        self._alone: set[asyncio.Task[Any] | _RemoteRun] = set()
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
         going = Going(task, run_times, None, self._host)
@@ -59,28 +68,38 @@ class AsyncIOExecutor(ThreadRunner):
     def _awaiting(self, going: Going) -> Coroutine[Any, Any, list[Outcome]]:
         task = going.task
         fn: Any = task.fn
-        late = self._too_late_for(going)
-        return await_each(fn, task.args, task.kwargs, going.run_times, late, going)
+        late, times = self._too_late_for(going), going.run_times
+        return await_each(fn, task.args, task.kwargs, times, late, going, lambda: going.is_let_go)
 
     async def drain(self, wait: bool, timeout: float) -> None:
         # One that is cancelled before its first step would otherwise be waited for in vain.
         self.sweep()
         for going in self._going:
-            if isinstance(going.handle, asyncio.Task):
-                outcomes = cut_off(going.run_times)
-                going.handle.add_done_callback(partial(self._left_early, going, outcomes))
+            self._hear_of(going)
         await super().drain(wait, timeout)
 
-    def _left_early(self, going: Going, outcomes: list[Outcome], _: object) -> None:
-        self._ended(going, outcomes)
+    def _hear_of(self, going: Going) -> None:
+        """Be told that a coroutine has ended, also of one that is cancelled before its first step:
+        that has no chance to say so."""
+        if isinstance(going.handle, asyncio.Task):
+            going.handle.add_done_callback(partial(self._left_early, going))
+
+    def _left_early(self, going: Going, _: object) -> None:
+        if going in self._going:
+            self._ended(going, _unbegun(going))
 
     def sweep(self) -> None:
-        # A coroutine that is cancelled before its first step has no chance to say that it ended.
         for going in list(self._going):
             if isinstance(going.handle, asyncio.Task) and going.handle.done():
-                self._ended(going, cut_off(going.run_times))
+                self._left_early(going, None)
+
+    async def _close(self, deadline: float) -> None:
+        for handle in list(self._alone):
+            handle.cancel()
+        await super()._close(deadline)
 
     def _cut_off(self, going: Going) -> None:
+        going.is_cut_off = True
         going.handle.cancel()
 
     def _is_coroutine(self, going: Going) -> bool:
@@ -88,16 +107,52 @@ class AsyncIOExecutor(ThreadRunner):
 
     def _cut_off_one(self, going: Going) -> None:
         if self._is_coroutine(going):
-            going.handle.cancel()
+            self._hear_of(going)
+            self._cut_off(going)
+            going.give(self._loop, GRACE, self._leave_alone)
         else:
             super()._cut_off_one(going)
 
     def _time_is_up(self, going: Going) -> None:
         if not self._is_coroutine(going):
             super()._time_is_up(going)
-        elif going in self._going:
+        elif going in self._going and not going.is_cut_off:
             going.cut_after = going.task.timeout
+            self._hear_of(going)
             going.handle.cancel()
+            going.give(self._loop, GRACE, self._leave_alone)
+
+    def _leave_alone(self, going: Going) -> None:
+        """A run ends, for us, that did not when it was cancelled."""
+        if going not in self._going:
+            return
+        outcomes, handle = self._last_word(going), going.handle
+        going.is_let_go, going.cut_after = True, None
+        self._alone.add(handle)
+        if isinstance(handle, asyncio.Task):
+            handle.add_done_callback(self._alone.discard)
+        self._logger.warning(
+            "A run of the task %r did not end within %g s of being cancelled; its coroutine is "
+            "left alone.",
+            going.task.id,
+            GRACE,
+        )
+        self._ended(going, outcomes)
+
+    def _last_word(self, going: Going) -> list[Outcome]:
+        if going.cut_after is None:
+            return cut_off(going.run_times, going.done)
+        late = timed_out(going.at, going.cut_after, "it was cancelled, and did not end")
+        return cut_off(going.run_times, [*going.done, going.noted(late)])
+
+    def _ended_there(self, remote: _RemoteRun, going: Going, outcomes: list[Outcome]) -> None:
+        self._alone.discard(remote)
+        self._ended(going, outcomes)
+
+
+def _unbegun(going: Going) -> list[Outcome]:
+    """The outcomes of a coroutine that was cancelled before its first step."""
+    return cut_off(going.run_times, [going.end(Outcome(TASK_CANCELLED, going.at))])
 
 
 class _RemoteRun:
@@ -131,6 +186,8 @@ class _RemoteRun:
             self._handle.cancel()
 
     def _report(self, handle: asyncio.Task[list[Outcome]]) -> None:
-        outcomes = cut_off(self._going.run_times) if handle.cancelled() else handle.result()
+        outcomes = _unbegun(self._going) if handle.cancelled() else handle.result()
         with suppress(RuntimeError):  # the engine's loop was closed: it no longer asks
-            self._here.call_soon_threadsafe(self._executor._ended, self._going, outcomes)
+            self._here.call_soon_threadsafe(
+                self._executor._ended_there, self, self._going, outcomes
+            )

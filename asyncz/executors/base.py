@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from logging import ERROR, INFO, WARNING, Logger, getLogger
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +25,7 @@ from asyncz.events.constants import (
 )
 from asyncz.exceptions import MaximumInstancesError, SchedulerNotRunningError
 from asyncz.runs.current import CurrentRun
+from asyncz.runs.results import noted_result
 from asyncz.tasks.base import Task
 
 __all__ = ["BaseExecutor", "ExecutorHost", "Outcome", "format_traceback"]
@@ -77,11 +79,8 @@ class ExecutorHost(Protocol):
     def react(self, task: Task, head: datetime, outcomes: Sequence[Outcome]) -> None:
         """Call what the task wants to have called after such outcomes."""
 
-    def attempt_of(self, store: str | None, task_id: str, head: datetime) -> int:
-        """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
-
-    def fence_of(self, store: str | None, task_id: str, head: datetime) -> int:
-        """The `CurrentRun.fence` of a run that goes on. From any thread."""
+    def numbers_of(self, task: Task, head: datetime) -> tuple[int, int]:
+        """Which attempt at an occurrence it is that goes on, counted from 1, and its fence."""
 
     def run_says(self, task: Task, head: datetime, run: CurrentRun) -> None:
         """Take note that a run has said something of itself. From any thread."""
@@ -116,8 +115,9 @@ def _outcome_of(event: TaskExecutionEvent) -> Outcome:
     return Outcome(
         event.code,
         event.scheduled_run_time,
-        exception=event.exception,
-        traceback=event.traceback,
+        event.return_value,
+        event.exception,
+        event.traceback,
     )
 
 
@@ -137,16 +137,34 @@ _WORDS = {
     TASK_SKIPPED: "has skipped itself",
     TASK_RETRYING: "failed, and is tried again",
 }
+RESULT = frozenset({"result", "result_repr"})
 FAILURES = (TASK_ERROR, TASK_RETRYING)
 
 
 def format_traceback(error: BaseException) -> str:
     """The traceback of an error as text, its middle left out when it is very long."""
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as exc:  # parts of it are made by the user's code
+        return f"<{type(error).__name__}, whose traceback fails: {type(exc).__name__}>"
     if len(text) <= MAX_TRACEBACK:
         return text
     half = MAX_TRACEBACK // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def with_result(task: Task, outcome: Outcome) -> Outcome:
+    """The outcome with what is kept of the value, worked out once, where the run has ended."""
+    notes = outcome.notes or {}
+    if outcome.value is None or not task.store_result or notes.keys() & RESULT:
+        return outcome
+    return outcome._replace(notes={**notes, **noted_result(outcome.value)})
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    """Only how it ended, without all that may not be fit to be recorded."""
+    code = TASK_ERROR if outcome.code == TASK_RETRYING else outcome.code
+    return Outcome(code, outcome.run_time, reason="what else is known of it could not be recorded")
 
 
 class BaseExecutor(BaseModel):
@@ -159,11 +177,15 @@ class BaseExecutor(BaseModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
+    _knows_its_runs: ClassVar[bool] = False
+    """Whether it calls `_finish` with the task itself, instead of `run_task_success`."""
+
     def model_post_init(self, context: Any, /) -> None:
         # Ordinary attributes: Pydantic's private ones are found by a way that takes longer than
         # all the rest of handing a run over.
         self._host: ExecutorHost | None = None
         self._instances: dict[tuple[str | None, str], int] = {}
+        self._sent: list[tuple[Task, Sequence[datetime]]] = []
         self._alias = ""
         self._logger = getLogger("asyncz.executors")
 
@@ -220,10 +242,13 @@ class BaseExecutor(BaseModel):
             if running >= task.max_instances:
                 raise MaximumInstancesError(key[1], task.max_instances)
         instances[key] = running + 1
+        if not self._knows_its_runs:
+            self._sent.append((task, run_times))
         try:
             self.do_send_task(task, run_times)
         except BaseException:
             self._release(key)
+            self._taken_back(task.store_alias, key[1], run_times[0] if run_times else None)
             raise
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
@@ -236,6 +261,12 @@ class BaseExecutor(BaseModel):
         """A run has ended, well or badly; `events` say how."""
         if store is None and events:
             store = events[0].store
+        first = events[0].scheduled_run_time if events else None
+        if sent := self._taken_back(store, task_id, first):
+            task, run_times = sent
+            outcomes = [_outcome_of(event) for event in events]
+            self._finish(task, outcomes or [Outcome(TASK_EXECUTED, at) for at in run_times])
+            return
         if events:
             self.host.run_ended(store, task_id, [_outcome_of(event) for event in events])
         else:
@@ -244,9 +275,28 @@ class BaseExecutor(BaseModel):
 
     def run_task_error(self, task_id: str, store: str | None = None) -> None:
         """A run could not be carried out, through no fault of the task. Call it in `except`."""
-        self._release((store, task_id))
         self._logger.error("The executor could not run the task %r.", task_id, exc_info=True)
+        if sent := self._taken_back(store, task_id, None):
+            task, run_times = sent
+            error = sys.exc_info()[1] or RuntimeError("The executor could not run it.")
+            text = format_traceback(error)
+            self._finish(
+                task,
+                [Outcome(TASK_ERROR, at, exception=error, traceback=text) for at in run_times],
+            )
+            return
+        self._release((store, task_id))
         self.host.unknown_run_ended(store, task_id, TASK_ERROR)
+
+    def _taken_back(
+        self, store: str | None, task_id: str, first: datetime | None
+    ) -> tuple[Task, Sequence[datetime]] | None:
+        """The run of a report: that with this first run time, or the oldest of the task."""
+        for index, (task, run_times) in enumerate(self._sent):
+            is_its = task.id == task_id and store in (None, task.store_alias)
+            if is_its and run_times and first in (None, run_times[0]):
+                return self._sent.pop(index)
+        return None
 
     def _report(self, key: tuple[str | None, str], events: Sequence[TaskExecutionEvent]) -> None:
         self._release(key)
@@ -285,23 +335,33 @@ class BaseExecutor(BaseModel):
 
     def _finish(self, task: Task, outcomes: Sequence[Outcome]) -> None:
         """Log the outcomes and report those that a listener wants to know of."""
-        host, logger = self.host, self._logger
-        head = outcomes[0].run_time
+        host, key, events = self.host, (task.store_alias, str(task.id)), []
+        try:
+            events = self._settle(host, task, outcomes)
+        except Exception:
+            # Whatever it was, a run that has ended must not keep its place, nor be begun again.
+            self._logger.exception("What became of a run of the task %r is not clear.", task.id)
+            host.run_ended(*key, [_bare(outcome) for outcome in outcomes])
+        finally:
+            self._report(key, events)
+
+    def _settle(
+        self, host: ExecutorHost, task: Task, outcomes: Sequence[Outcome]
+    ) -> list[TaskExecutionEvent]:
+        """Have the outcomes judged and recorded. Returns the events that are wanted."""
+        logger, head, events = self._logger, outcomes[0].run_time, []
         if any(outcome.code in (TASK_ERROR, TASK_MISSED) for outcome in outcomes):
             outcomes = host.judge(task, head, outcomes)
-        events = []
         for outcome in outcomes:
             if logger.isEnabledFor(_LOG_LEVELS[outcome.code]):
                 self._log_outcome(task, outcome)
             if host.wants_event(outcome.code):
                 events.append(self._event(task, outcome))
-        if not task.store_result:
-            outcomes = [outcome._replace(value=None) for outcome in outcomes]
+        outcomes = [with_result(task, outcome)._replace(value=None) for outcome in outcomes]
         if task.has_reactions:  # which are called a moment later, when it has been taken note of
             host.react(task, head, outcomes)
-        task_id = str(task.id)
-        host.run_ended(task.store_alias, task_id, outcomes)
-        self._report((task.store_alias, task_id), events)
+        host.run_ended(task.store_alias, str(task.id), outcomes)
+        return events
 
     def _log_outcome(self, task: Task, outcome: Outcome) -> None:
         self._logger.log(

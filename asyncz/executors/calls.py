@@ -17,6 +17,7 @@ from asyncz.events.constants import (
 )
 from asyncz.exceptions import RunTimeoutError, Skip
 from asyncz.executors.base import Outcome, format_traceback
+from asyncz.text import text_of
 
 __all__ = [
     "Progress",
@@ -63,7 +64,8 @@ NEVER_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
 def failed(run_time: datetime, error: BaseException) -> Outcome:
     """The outcome of a run that raised."""
     if isinstance(error, Skip):
-        return Outcome(TASK_SKIPPED, run_time, reason=error.reason)
+        reason = text_of(getattr(error, "reason", "")) or "the task has skipped it"
+        return Outcome(TASK_SKIPPED, run_time, reason=reason)
     return Outcome(TASK_ERROR, run_time, exception=error, traceback=format_traceback(error))
 
 
@@ -154,12 +156,15 @@ async def await_each(
     run_times: Sequence[datetime],
     too_late: TooLate,
     progress: Progress = NO_PROGRESS,
+    is_cut_off: IsCutOff | None = None,
 ) -> list[Outcome]:
     """Call and await a coroutine function. A cancellation from outside cuts off what is left."""
     outcomes: list[Outcome] = []
     task = asyncio.current_task()
     for run_time in run_times:
         if task is not None and task.cancelling():  # the call before has ignored it
+            return cut_off(run_times, outcomes)
+        if is_cut_off is not None and is_cut_off():
             return cut_off(run_times, outcomes)
         if too_late(run_time):
             outcomes.append(Outcome(TASK_MISSED, run_time))

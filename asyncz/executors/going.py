@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from asyncz.clock import Timer
-from asyncz.events.constants import TASK_CANCELLED
-from asyncz.executors.base import ExecutorHost, Outcome
+from asyncz.executors.base import ExecutorHost, Outcome, with_result
 from asyncz.executors.calls import timed_out
 from asyncz.runs.current import CurrentRun
 from asyncz.tasks.base import Task
 
 __all__ = ["Going"]
+
+FIRST = (1, 1)
 
 
 class Going:
@@ -33,10 +34,14 @@ class Going:
     done: tuple[Outcome, ...] = ()
     cut_after: float | None = None
     """Seconds of its timeout, once they are over for the run time that it is at."""
+    is_cut_off = False
+    """Whether somebody else has cut it off; then its time does not matter any more."""
     is_let_go = False
-    """Whether it has ended for the scheduler, and its thread is to begin no further one."""
-    _numbers: tuple[int, int] | None = None
-    """Its attempt and fence, once the scheduler may not know them any more."""
+    """Whether it has ended for the scheduler, and what is left of it is to begin no further one."""
+    has_left = False
+    """Whether it has been reported; what it says from then on would be of another attempt."""
+    is_timed = False
+    """Whether it has had a timer."""
     _at: datetime | None = None
     _cut: Callable[[Going], None] | None = None
     _timer: Timer | None = None
@@ -53,6 +58,8 @@ class Going:
         self.run_times = run_times
         self.handle = handle
         self.host = host
+        # Now: asked when it was let go, the answer would be that of the next attempt.
+        self.numbers = FIRST if host is None else host.numbers_of(task, run_times[0])
 
     @property
     def at(self) -> datetime:
@@ -63,24 +70,13 @@ class Going:
     def current(self) -> CurrentRun:
         """The run as its own code sees it."""
         if self.said is None or self.said.scheduled_time is not self.at:
-            attempt, fence = self._numbers or self.numbers()
             task_id, store = str(self.task.id), self.task.store_alias
+            attempt, fence = self.numbers
             self.said = CurrentRun(task_id, store, self.at, attempt, self._tell, fence)
         return self.said
 
-    def numbers(self) -> tuple[int, int]:
-        """Which attempt it is, and its fence."""
-        if self.host is None:
-            return 1, 1
-        which = self.task.store_alias, str(self.task.id), self.run_times[0]
-        return self.host.attempt_of(*which), self.host.fence_of(*which)
-
-    def keep_numbers(self) -> None:
-        """It goes on without us: what asks for them from now on is not the next attempt."""
-        self._numbers = self.numbers()
-
     def _tell(self, run: CurrentRun) -> None:
-        if self.host is not None:
+        if self.host is not None and not self.has_left:
             self.host.run_says(self.task, self.run_times[0], run)
 
     # Its run times, one after the other, in whatever thread it goes on.
@@ -93,16 +89,22 @@ class Going:
 
     def end(self, outcome: Outcome) -> Outcome:
         """What it has said goes with its outcome; one that was cut off for its time has failed."""
-        if outcome.code == TASK_CANCELLED and self.cut_after is not None:
-            outcome = timed_out(outcome.run_time, self.cut_after, "it was cancelled")
+        if self.cut_after is not None:  # whatever it has made of being cancelled
+            late = timed_out(outcome.run_time, self.cut_after, "it was cancelled")
+            outcome = late._replace(traceback=outcome.traceback)
             self.cut_after = None
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-        said = self.said
-        if said is not None and said.scheduled_time is self.at and (notes := said.notes()):
-            outcome = outcome._replace(notes=notes)
+        outcome = with_result(self.task, self.noted(outcome))
         if len(self.run_times) > 1:
             self.done += (outcome,)
+        return outcome
+
+    def noted(self, outcome: Outcome) -> Outcome:
+        """The outcome of the run time that it is at, with what it has said."""
+        said = self.said
+        if said is not None and said.scheduled_time is self.at and (notes := said.notes()):
+            return outcome._replace(notes=notes)
         return outcome
 
     # Its time, on the engine's loop.
@@ -110,7 +112,7 @@ class Going:
     def limit(self, loop: asyncio.AbstractEventLoop, cut: Callable[[Going], None]) -> None:
         """Have it cut off when it takes longer than its task's timeout, once `arm` was called."""
         if self.task.timeout is not None:
-            self._loop, self._cut = loop, cut
+            self._loop, self._cut, self.is_timed = loop, cut, True
 
     def arm(self, times: int = 1) -> None:
         """From now on it may take that long, or so many times that."""
@@ -118,6 +120,15 @@ class Going:
         self.disarm()
         if cut is not None and timeout is not None and host is not None:
             self._timer = host.clock.call_later(self._loop, timeout * times, lambda: cut(self))
+
+    def give(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[Going], None]
+    ) -> None:
+        """It has so many seconds to end by itself."""
+        self.disarm()
+        if self.host is not None:
+            self.is_timed = True
+            self._timer = self.host.clock.call_later(loop, seconds, lambda: then(self))
 
     def disarm(self) -> None:
         """It may take as long as it wants."""

@@ -65,18 +65,24 @@ class ThreadRunner(TrackingExecutor):
     def _time_is_up(self, going: Going) -> None:
         if going in self._going:
             why = "its thread, which cannot be stopped, was left alone"
-            done = [*going.done, timed_out(going.at, going.task.timeout, why)]
+            late = going.noted(timed_out(going.at, going.task.timeout, why))
+            done = [*going.done, late]
             self._let_one_go(going, cut_off(going.run_times, done))
 
     def _let_one_go(self, going: Going, outcomes: Sequence[Outcome]) -> None:
         """A run ends, for us: whatever its thread does goes on, but begins no further run time."""
         going.is_let_go = True
-        going.keep_numbers()
         if not going.handle.cancel():
             self._logger.warning(
                 "A run of the task %r was cut off; its thread goes on until the function returns.",
                 going.task.id,
             )
+            if self._workers is not None and not self._workers.give_up(going.handle):
+                self._logger.error(
+                    "Too many threads of the executor %r go on with runs that were cut off; the "
+                    "next runs wait until one of them returns.",
+                    self._alias,
+                )
         self._ended(going, outcomes)
 
     async def _close(self, deadline: float) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor as StandardPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -20,7 +22,7 @@ from pydantic import Field
 
 from asyncz.clock import SystemClock
 from asyncz.enums import Delivery
-from asyncz.exceptions import RemoteTaskError, TaskOptionError
+from asyncz.exceptions import RemoteTaskError, TaskOptionError, class_names
 from asyncz.executors.base import ExecutorHost, Outcome
 from asyncz.executors.calls import await_each, call_each, cut_off, failed, timed_out
 from asyncz.executors.going import Going
@@ -53,6 +55,8 @@ class ProcessPoolExecutor(TrackingExecutor):
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         self._pool: StandardPool | None = None
+        self._line: deque[_Sent] = deque()
+        self._inside: set[_Sent] = set()
 
     def start(self, scheduler: ExecutorHost, alias: str) -> None:
         check_pool_options(alias, self.pool_kwargs, POOL_OPTIONS)
@@ -72,27 +76,49 @@ class ProcessPoolExecutor(TrackingExecutor):
                 )
 
     def do_send_task(self, task: Task, run_times: Sequence[datetime]) -> None:
-        self._send(Going(task, run_times, None, self._host))
+        self._line.append(_Sent(task, run_times, self._host))
+        self._going.add(self._line[-1])
+        self._hand_over()
 
-    def _send(self, going: Going) -> None:
+    def _hand_over(self) -> None:
+        """Give the pool as many runs as it has processes. What it is given beyond that cannot be
+        told any more from what is being done, and could only be ended with that."""
+        while self._line and len(self._inside) < self.max_workers:
+            going = self._line.popleft()
+            if going in self._going:
+                self._send(going)
+
+    def _send(self, going: _Sent) -> None:
+        self._inside.add(going)
+        try:
+            future = self._submitted(going)
+        except Exception as exc:
+            self._ended(going, [failed(moment, exc) for moment in going.run_times])
+            return
+        going.limit(self._loop, self._time_is_up)
+        going.arm(len(going.run_times))
+        self._watch(going, future)
+
+    def _submitted(self, going: _Sent) -> Future[list[Outcome]]:
         task, run_times = going.task, going.run_times
         # A worker has the machine's clock; it cannot judge lateness on a virtual one.
         real = isinstance(self.host.clock, SystemClock)
         grace = self._grace_of(task) if real else None
-        # Pickled here, and unpickled by our own code there: what cannot be is the failure of this
-        # run, and does not break the pool under the others.
-        work = bytes(ForkingPickler.dumps((task.fn, task.args, task.kwargs)))
-        whose = str(task.id), task.store_alias, *going.numbers()
-        call = partial(run_in_worker, work, list(run_times), grace, whose)
+        whose = str(task.id), task.store_alias, *going.numbers
+        call = partial(run_in_worker, going.work, list(run_times), grace, whose)
         try:
-            future = self._healthy_pool().submit(call)
+            return self._healthy_pool().submit(call)
         except BrokenProcessPool:
             self._logger.error("A process of the executor %r died; it is rebuilt.", self._alias)
             self._pool = None
-            future = self._healthy_pool().submit(call)
-        going.limit(self._loop, self._time_is_up)
-        going.arm(len(run_times))
-        self._watch(going, future)
+            return self._healthy_pool().submit(call)
+
+    def _leave(self, going: Going) -> bool:
+        was_going = super()._leave(going)
+        self._inside.discard(going)
+        if was_going:
+            self._hand_over()
+        return was_going
 
     def _healthy_pool(self) -> StandardPool:
         if self._pool is None:
@@ -108,6 +134,9 @@ class ProcessPoolExecutor(TrackingExecutor):
         return self._pool is None and super().ends_at_once
 
     def _cut_off(self, going: Going) -> None:
+        line, self._line = self._line, deque()  # all are cut off, and none of these is to begin
+        for waiting in line:
+            self._ended(waiting, cut_off(waiting.run_times))
         if not going.handle.cancel():
             self._kill_pool()
         self._ended(going, cut_off(going.run_times))
@@ -124,21 +153,25 @@ class ProcessPoolExecutor(TrackingExecutor):
     def _end_with_process(self, going: Going, outcomes: Sequence[Outcome]) -> None:
         """End one run. Its process cannot be told from the others of the pool, which all end with
         it; what they were at is begun again in new ones, where that is allowed."""
-        others: list[Going] = []
+        if going.handle.done():  # it has ended in this moment
+            return
+        others: list[_Sent] = []
         if not going.handle.cancel():
-            others = [other for other in self._going if not other.handle.done()]
+            others = [each for each in self._inside if each is not going and not each.handle.done()]
+            self._inside.clear()
             self._kill_pool()
+        again = [each for each in others if each.task.delivery is Delivery.AT_LEAST_ONCE]
+        for other in again:
+            other.disarm()
+            other.handle = Future()
+            self._logger.warning(
+                "A run of the task %r is begun again: its process ended with that of another.",
+                other.task.id,
+            )
+        self._line.extendleft(reversed(again))
         self._ended(going, outcomes)
         for other in others:
-            if other is going:
-                continue
-            if other.task.delivery is Delivery.AT_LEAST_ONCE:
-                self._logger.warning(
-                    "A run of the task %r is begun again: its process ended with that of another.",
-                    other.task.id,
-                )
-                self._send(other)
-            else:
+            if other not in again:
                 error = BrokenProcessPool("Its process was killed because of another run in it.")
                 self._ended(other, [failed(moment, error) for moment in other.run_times])
 
@@ -179,6 +212,20 @@ def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if initializer is not None:
         initializer(*initargs)
+
+
+class _Sent(Going):
+    """A run that waits for a process, or is in one.
+
+    What it is to be called with is pickled at once, and unpickled by our own code there: what
+    cannot be is the failure of this run, and does not break the pool under the others.
+    """
+
+    def __init__(
+        self, task: Task, run_times: Sequence[datetime], host: ExecutorHost | None
+    ) -> None:
+        super().__init__(task, run_times, Future(), host)
+        self.work = bytes(ForkingPickler.dumps((task.fn, task.args, task.kwargs)))
 
 
 class _Follower:
@@ -229,10 +276,16 @@ def _portable(outcome: Outcome) -> Outcome:
     """The outcome with a value and an exception that survive the way back."""
     if not _survives(outcome.exception):
         shown = "".join(format_exception_only(outcome.exception)).strip()
-        outcome = outcome._replace(exception=RemoteTaskError(shown))
+        outcome = outcome._replace(exception=RemoteTaskError(shown, _names_of(outcome.exception)))
     if not _survives(outcome.value):
         outcome = outcome._replace(value=f"<{type(outcome.value).__qualname__}, not picklable>")
     return outcome
+
+
+def _names_of(error: object) -> tuple[str, ...]:
+    # What is `__main__` for the program has another name in its workers.
+    names = class_names(type(error))
+    return tuple(name.replace("__mp_main__:", "__main__:") for name in names)
 
 
 def _survives(value: object) -> bool:

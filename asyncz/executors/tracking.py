@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 from asyncz.events.constants import TASK_EXECUTED
 from asyncz.executors.base import BaseExecutor, ExecutorHost, Outcome
@@ -37,6 +37,8 @@ class TrackingExecutor(BaseExecutor):
     `_going` has the runs that go on. One that is not in it has been reported already; what it
     still brings is ignored.
     """
+
+    _knows_its_runs: ClassVar[bool] = True
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -101,6 +103,7 @@ class TrackingExecutor(BaseExecutor):
             or self._logger.isEnabledFor(INFO)
             or (value is not None and task.store_result)
             or going.said is not None
+            or going.cut_after is not None
             or task.on_success is not None
         ):
             self._ended(going, [going.end(Outcome(TASK_EXECUTED, going.run_times[0], value))])
@@ -119,7 +122,8 @@ class TrackingExecutor(BaseExecutor):
         if going not in self._going:
             return False
         self._going.remove(going)
-        if going.task.timeout is not None:
+        going.has_left = True
+        if going.is_timed:
             going.left()
         if self._idle is not None and not self._others():
             self._idle.set()
@@ -183,8 +187,11 @@ class TrackingExecutor(BaseExecutor):
                 "A run of the task %r did not end when it was cut off; it is left behind.",
                 going.task.id,
             )
-            going.keep_numbers()
-            self._ended(going, cut_off(going.run_times))
+            self._ended(going, self._last_word(going))
+
+    def _last_word(self, going: Going) -> list[Outcome]:
+        """What becomes of a run that is left behind."""
+        return cut_off(going.run_times)
 
     def _cut_off_check(self, going: Going | None = None) -> Callable[[], bool]:
         """Says whether the run that begins now has been cut off; may be asked in any thread."""

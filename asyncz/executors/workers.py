@@ -52,6 +52,10 @@ class WorkerPool:
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._threads: list[threading.Thread] = []
+        self._started = 0
+        self._lock = threading.Lock()
+        self._replaced: set[Future[Any]] = set()
+        self._not_replaced: list[Future[Any]] = []
         self._closed = False
 
     def submit(self, call: Callable[[], R]) -> Future[R]:
@@ -60,27 +64,64 @@ class WorkerPool:
             raise RuntimeError("The worker pool is closed.")
         future: Future[R] = Future()
         self._queue.put((future, call))
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._max_workers:
-            name = f"{self._prefix} {len(self._threads) + 1}"
-            self._start_thread(name)
+        if not self._idle.acquire(blocking=False):
+            with self._lock:
+                if len(self._threads) - len(self._replaced) < self._max_workers:
+                    self._start_thread()
         return future
 
-    def _start_thread(self, name: str) -> None:
+    def give_up(self, future: Future[Any]) -> bool:
+        """Nobody waits any more for a call that has begun: another thread takes the place of its
+        own, which ends with it.
+
+        Returns:
+            Whether it does: not if as many have been replaced already as may work at once.
+        """
+        with self._lock:
+            if self._closed or future.done():
+                return True
+            if len(self._replaced) >= self._max_workers:
+                self._not_replaced.append(future)
+                return False
+            self._replaced.add(future)
+            if not self._queue.empty():
+                self._start_thread()
+            return True
+
+    def _start_thread(self) -> None:
+        self._started += 1
+        name = f"{self._prefix} {self._started}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads.append(thread)
         try:
             thread.start()
         except RuntimeError:  # the machine has no more threads
+            self._threads.remove(thread)
+            self._started -= 1
             if not self._threads:
                 self._queue.get_nowait()
                 raise
-        else:
-            self._threads.append(thread)
+
+    def _is_replaced(self, future: Future[Any]) -> bool:
+        """Whether a thread is to end after this call, as another has taken its place."""
+        with self._lock:
+            if future in self._not_replaced:
+                self._not_replaced.remove(future)
+            elif future in self._replaced:
+                self._replaced.remove(future)
+                if self._not_replaced:  # instead of one that hangs still
+                    self._replaced.add(self._not_replaced.pop(0))
+                elif not self._closed:
+                    self._threads.remove(threading.current_thread())
+                    return True
+            return False
 
     def close(self) -> None:
         """Take no more calls; each thread ends when those before this are done."""
-        self._closed = True
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._lock:
+            self._closed = True
+            for _ in self._threads:
+                self._queue.put(None)
 
     def join(self, timeout: float) -> None:
         """Wait, `timeout` seconds in all, for the threads of a closed pool to end."""
@@ -105,6 +146,8 @@ class WorkerPool:
                     future.set_result(call())
                 except BaseException as exc:
                     future.set_exception(exc)
+                if (self._replaced or self._not_replaced) and self._is_replaced(future):
+                    return
             del item, future, call  # an idle thread must not keep a task's values alive
 
     def _initialize(self) -> BaseException | None:

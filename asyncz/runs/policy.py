@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from asyncz.enums import RunState
-from asyncz.exceptions import RetryAfter
+from asyncz.exceptions import RemoteTaskError, RetryAfter, class_names
 from asyncz.runs.checked import Checked
 from asyncz.runs.waits import LONGEST, Backoff, TenacityWait, as_wait, dump_wait
 
@@ -93,13 +93,15 @@ class Retry(Checked):
             return error.seconds
         if not _is_of(error, self.on) or _is_of(error, self.give_up_on):
             return None
-        return min(max(0.0, self.wait.seconds(attempt)), LONGEST)
+        return min(max(0.0, self.wait.seconds(attempt, error)), LONGEST)
 
 
 def _is_of(error: BaseException | None, kinds: tuple[str, ...]) -> bool:
     """Whether an exception is of one of these classes, as `except` would see it."""
-    classes = type(error).__mro__
-    return any(f"{kind.__module__}:{kind.__qualname__}" in kinds for kind in classes)
+    names = {*class_names(type(error))}
+    if isinstance(error, RemoteTaskError):  # which stands for another
+        names |= error.kinds
+    return not names.isdisjoint(kinds)
 
 
 DAY = timedelta(days=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from inspect import signature
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -33,8 +34,8 @@ class Backoff(Checked):
     most: Seconds = 300.0
     jitter: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.2
 
-    def seconds(self, attempt: int) -> float:
-        """How long to wait after that attempt, which is counted from 1, has failed."""
+    def seconds(self, attempt: int, error: BaseException | None = None) -> float:
+        """How long to wait after that attempt, which is counted from 1, has failed so."""
         # Beyond this many doublings there is no float for it, and `most` was reached long before.
         wait = min(self.most, self.first * self.factor ** min(attempt - 1, 100))
         return wait * (1 + self.jitter * random.uniform(-1, 1))  # noqa: S311  # no secret
@@ -50,18 +51,25 @@ class TenacityWait:
     def __init__(self, strategy: Any) -> None:
         self.strategy = strategy
 
-    def seconds(self, attempt: int) -> float:
+    def seconds(self, attempt: int, error: BaseException | None = None) -> float:
         """As for `Backoff`."""
         from tenacity import RetryCallState
 
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # it calls nothing
         state.attempt_number = attempt
+        if error is not None:  # which `wait_exception` asks
+            state.set_exception((type(error), error, error.__traceback__))
         return float(self.strategy(state))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TenacityWait):
             return NotImplemented
-        return _dump_strategy(self.strategy) == _dump_strategy(other.strategy)
+        if self.strategy is other.strategy:
+            return True
+        try:
+            return _dump_strategy(self.strategy) == _dump_strategy(other.strategy)
+        except ValueError:  # of what cannot be written down nobody can say it
+            return False
 
     def __hash__(self) -> int:
         return hash(type(self.strategy))
@@ -105,8 +113,11 @@ STRATEGIES: dict[str, dict[str, str]] = {
     "wait_random_exponential": {"multiplier": "multiplier", "max": "max", "exp_base": "exp_base",
                                 "min": "min"},
     "wait_exponential_jitter": {"initial": "initial", "max": "max", "exp_base": "exp_base",
-                                "jitter": "jitter"},
+                                "jitter": "jitter", "min": "min"},
 }  # fmt: skip
+# What is called otherwise since tenacity 9.2, the argument and the attribute. Records keep the name
+# that every release of asyncz knows.
+RENAMED = {"initial": "multiplier"}
 LISTS = {"wait_combine": "wait_funcs", "wait_chain": "strategies"}
 TENACITY = "tenacity"
 
@@ -126,8 +137,7 @@ def _dump_strategy(strategy: Any) -> dict[str, Any]:
     kind = type(strategy)
     name = kind.__name__
     if kind.__module__ == "tenacity.wait" and name in STRATEGIES:
-        values = {arg: getattr(strategy, attr) for arg, attr in STRATEGIES[name].items()}
-        return {"type": name, **values}
+        return {"type": name, **_arguments_of(strategy, STRATEGIES[name])}
     if kind.__module__ == "tenacity.wait" and name in LISTS:
         parts = getattr(strategy, LISTS[name])
         return {"type": name, "parts": [_dump_strategy(part) for part in parts]}
@@ -135,6 +145,16 @@ def _dump_strategy(strategy: Any) -> dict[str, Any]:
         f"a persistent store cannot keep the wait strategy {name}; "
         f"it can keep a Backoff and {', '.join([*STRATEGIES, *LISTS])} of tenacity"
     )
+
+
+def _arguments_of(strategy: Any, attributes: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for arg, attr in attributes.items():
+        for name in (RENAMED.get(attr, attr), attr):
+            if hasattr(strategy, name):  # a release before 9.2 has no `min` of its own everywhere
+                found[arg] = getattr(strategy, name)
+                break
+    return found
 
 
 def load_wait(record: Mapping[str, Any]) -> Wait:
@@ -159,8 +179,16 @@ def _load_strategy(record: Any) -> Any:
         if isinstance(parts, list):
             return getattr(strategies, name)(*map(_load_strategy, parts))
     elif name in STRATEGIES:
-        wanted = [] if name == "wait_none" else STRATEGIES[name]
-        values = {arg: record.get(arg) for arg in wanted}
+        values = {arg: record.get(arg, 0 if arg == "min" else None) for arg in STRATEGIES[name]}
         if all(isinstance(value, int | float) for value in values.values()):
-            return getattr(strategies, name)(**values)
+            return _build(getattr(strategies, name), values)
     raise ValueError("it is no wait strategy of tenacity that is known here")
+
+
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A strategy of its arguments, by the names that they have in this release of tenacity."""
+    known = signature(kind).parameters
+    named = {
+        RENAMED[arg] if RENAMED.get(arg) in known else arg: value for arg, value in values.items()
+    }
+    return kind(**{arg: value for arg, value in named.items() if arg in known})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
-from typing import Any
+from typing import NamedTuple
 
 from asyncz.enums import RunKind, RunState
 from asyncz.events.constants import (
@@ -19,17 +18,13 @@ from asyncz.events.constants import (
 from asyncz.executors.base import Outcome
 from asyncz.runs.base import MAX_ERROR, MAX_TRACEBACK
 from asyncz.runs.current import run_id_of
+from asyncz.runs.results import noted_result
 from asyncz.schedulers.planning import Plan
 from asyncz.stores.cluster import Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
-from asyncz.text import spoken
+from asyncz.text import spoken, text_of
 
-__all__ = ["as_firing", "as_recorded", "as_unrun", "late_by", "why_missed"]
-
-MAX_RESULT = 16_384
-"""Characters of JSON that are kept of what a run returned."""
-MAX_REPR = 200
-"""Characters that are kept of how it looks, if it is none or longer."""
+__all__ = ["Claim", "as_firing", "as_recorded", "as_unrun", "late_by", "why_missed"]
 
 STATES = {
     TASK_EXECUTED: RunState.SUCCEEDED,
@@ -45,6 +40,16 @@ REASONS = {
     RunState.CANCELLED: "it was cut off",
     RunState.SKIPPED: "as many runs as max_instances allows still went on in its worker",
 }
+
+
+class Claim(NamedTuple):
+    """What the ledger knows of a run that goes on here, by the fields of `Run`."""
+
+    kind: RunKind = RunKind.SCHEDULED
+    attempt: int = 1
+    token: int = 1
+    claimed_at: datetime | None = None
+    started_at: datetime | None = None
 
 
 def as_firing(task: Task, plan: Plan, now: datetime, max_catchup: int) -> Firing:
@@ -106,33 +111,16 @@ def as_recorded(outcome: Outcome, now: datetime, cancelled_by: str | None = None
         why = f"cancelled by {cancelled_by}"
     notes = dict(outcome.notes or {})
     if outcome.value is not None:
-        notes |= _noted_result(outcome.value)
+        notes |= noted_result(outcome.value)
     return RunOutcome(
         outcome.run_time,
         state,
-        None if error is None else _clean(f"{type(error).__name__}: {error}"[:MAX_ERROR]),
+        None if error is None else _clean(f"{type(error).__name__}: {text_of(error)}"[:MAX_ERROR]),
         None if traceback is None else _clean(traceback[-MAX_TRACEBACK:]),
-        None if why is None else _clean(why[:MAX_ERROR]),
+        None if why is None else _clean(text_of(why)[:MAX_ERROR]),
         notes or None,
         None if outcome.retry_in is None else now + timedelta(seconds=outcome.retry_in),
     )
-
-
-def _noted_result(value: Any) -> dict[str, Any]:
-    """What a run returned, as it is if that is JSON and not too long; otherwise how it looks."""
-    try:
-        text = json.dumps(value, allow_nan=False)
-        # Not what JSON only takes for something else: a tuple comes back as a list.
-        if len(text) <= MAX_RESULT and json.loads(text) == value:
-            text.encode()
-            return {"result": value}
-    except (TypeError, ValueError, RecursionError):
-        pass
-    try:
-        shown = repr(value)
-    except Exception as exc:  # it is the user's code
-        shown = f"<{type(value).__name__}, whose repr fails: {type(exc).__name__}>"
-    return {"result_repr": _clean(shown[:MAX_REPR])}
 
 
 def _clean(text: str) -> str:

@@ -64,5 +64,5 @@ def _judged(engine: Engine, task: Task, policy: Retry, attempt: int, outcome: Ou
         return outcome
     why = f"attempt {attempt} failed"
     if isinstance(outcome.exception, RetryAfter):
-        why = outcome.exception.reason or "it has asked for another attempt"
+        why = getattr(outcome.exception, "reason", None) or "it has asked for another attempt"
     return outcome._replace(code=TASK_RETRYING, retry_in=seconds, reason=why)

@@ -14,7 +14,7 @@ from asyncz.schedulers.membership import Membership
 from asyncz.schedulers.nodes import has_ended
 from asyncz.schedulers.reactions import react_to_loss
 from asyncz.schedulers.starting import Start
-from asyncz.schedulers.submission import report_taken_over, report_unfinished
+from asyncz.schedulers.submission import report_cancelled, report_taken_over, report_unfinished
 from asyncz.stores.cluster import (
     Attended,
     ClusterStore,
@@ -25,6 +25,7 @@ from asyncz.stores.cluster import (
     RunOutcome,
     RunRef,
 )
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ __all__ = ["Caretaker"]
 MAX_ATTEMPTS = 3
 """How often a run is started whose worker is killed each time."""
 AT_ONCE = 100
+LOOK_UPS = 10
+"""How often it is tried to look up what a task has called after a loss."""
 FIRST_PATIENCE = 0.5
 """Seconds before what nobody could take over is looked at again; then twice as long each time."""
 FIRST_HUSH = 0.05
@@ -70,6 +73,8 @@ class Caretaker:
         self._ask = ask
         self._courtesy = courtesy
         self._suspects: set[RunRef] = set()
+        self._losses: dict[RunRef, int] = {}
+        """Runs of which a loss is still to be told, and how often it was tried in vain."""
         now = engine.clock.monotonic()
         self._reap_at = now + self._pause()
         self._audit_at = now + self._pause()
@@ -81,6 +86,8 @@ class Caretaker:
     async def maintain(self, looked: Look) -> None:
         """Take over what nobody has, and look after what this node owns, every now and then."""
         now = self._engine.clock.monotonic()
+        if self._losses:
+            await self._react_to_losses()
         if now >= self._look_around_at:
             self._look_around_at = now + self._pause()
             await self._look_around()
@@ -122,7 +129,9 @@ class Caretaker:
             node_id = self._member.node.id
             attended: Attended = await self._ask(self._store.attend(node_id, AT_ONCE))
             for ref in attended.ended:
-                report_unfinished(self._engine, self._alias, ref, RunState.CANCELLED)
+                why = "its task was deleted, or somebody has cancelled it"
+                at = ref.scheduled_time
+                report_cancelled(self._engine, self._alias, ref.task_id, at, why)
             for ref, by in attended.asked:
                 any_at_all = self._member.cancel(ref, by) or any_at_all
             any_at_all = bool(attended.taken or attended.ended) or any_at_all
@@ -191,12 +200,30 @@ class Caretaker:
             )
         for ref, state in reaped.ended:
             report_unfinished(self._engine, self._alias, ref, state)
-            await self._react_to_loss(ref)
+            self._losses[ref] = 0
         for run in reaped.taken:
             report_taken_over(self._engine, self._alias, run)
         refused = await self._carry_out(reaped.taken)
+        await self._react_to_losses()
         found = len(reaped.ended) + len(reaped.taken)
         return found - refused, found >= AT_ONCE and not refused
+
+    async def _react_to_losses(self) -> None:
+        """Some look-ups may fail, which must neither hold up the runs that were taken over nor
+        keep the others from being told of: they are made again in a later pass."""
+        for ref, tries in list(self._losses.items()):
+            try:
+                await self._react_to_loss(ref)
+            except Exception as exc:
+                self._losses[ref] = tries + 1
+                self._engine.logger.warning(
+                    "What the task %r has called after a loss cannot be looked up: %s",
+                    ref.task_id,
+                    reason(exc),
+                )
+                if tries + 1 < LOOK_UPS:
+                    continue
+            del self._losses[ref]
 
     async def _react_to_loss(self, ref: RunRef) -> None:
         """Call what the task wants to have called, if there is the task still."""
@@ -221,13 +248,15 @@ class Caretaker:
         for ref in [ref for ref in unknown if ref in self._suspects]:
             run = unknown.pop(ref)
             if run.delivery is Delivery.AT_MOST_ONCE and run.state is RunState.RUNNING:
-                lost = tuple(RunOutcome(at, RunState.LOST) for at in run.run_times)
+                why = f"its worker {self._member.node.id} does not know whether it was started"
+                lost = tuple(RunOutcome(at, RunState.LOST, reason=why) for at in run.run_times)
                 await self._ask(self._store.finish_runs(self._member.node.id, [RunEnd(ref, lost)]))
                 report_unfinished(self._engine, self._alias, ref, RunState.LOST)
-                await self._react_to_loss(ref)
+                self._losses[ref] = 0
             else:
                 await self._carry_out([run])
         self._suspects = set(unknown)
+        await self._react_to_losses()
 
     async def _carry_out(self, runs: Sequence[OpenRun]) -> int:
         """Run here what this node has taken over; how many it cannot run, and has given back."""

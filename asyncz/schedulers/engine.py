@@ -32,6 +32,7 @@ from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.overdue import Overdue
 from asyncz.schedulers.plugins import PluginRegistry
+from asyncz.schedulers.reaction_threads import ReactionThreads
 from asyncz.stores.base import BaseStore
 from asyncz.tasks.base import Task
 
@@ -73,6 +74,7 @@ class Engine:
         self._spawned: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self.overdue = Overdue(self)
+        self.reaction_threads = ReactionThreads()
         self.waiting_for_runs: set[asyncio.Event] = set()
         self._clock_offset: float | None = None
         self.context = copy_context()
@@ -366,10 +368,13 @@ class Engine:
 
     async def finish_spawned(self, timeout: float) -> None:
         """Give coroutine listeners the time they need, within bounds."""
-        here = [task for task in self._spawned if task.get_loop() is self.loop]
-        current = asyncio.current_task()
-        if here := [task for task in here if task is not current]:
-            await asyncio.wait(here, timeout=max(0.0, timeout))
+        me, deadline = asyncio.current_task(), self.loop.time() + timeout
+        late: set[asyncio.Task[None]] = set()
+        while not late:  # what was waited for may have begun something more
+            here = {task for task in self._spawned if task.get_loop() is self.loop} - {me}
+            if not here:
+                break
+            _, late = await asyncio.wait(here, timeout=max(0.0, deadline - self.loop.time()))
 
     @property
     def is_idle(self) -> bool:

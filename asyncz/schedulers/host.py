@@ -21,6 +21,8 @@ from asyncz.triggers.base import BaseTrigger
 
 __all__ = ["SchedulerHost"]
 
+FIRST = (1, 1)
+
 
 class SchedulerHost:
     """What `StoreHost` and `ExecutorHost` ask for, from the engine."""
@@ -124,15 +126,10 @@ class SchedulerHost:
         """Call what the task wants to have called after such outcomes."""
         react(self._engine, task, head, outcomes)
 
-    def attempt_of(self, store: str | None, task_id: str, head: datetime) -> int:
-        """Which attempt at an occurrence it is that goes on. From any thread."""
-        lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
-        return 1 if lane is None else lane.ledger.attempt_of(task_id, head)
-
-    def fence_of(self, store: str | None, task_id: str, head: datetime) -> int:
-        """The `CurrentRun.fence` of a run that goes on. From any thread."""
-        lane = self._engine.lanes.get(store)  # type: ignore[arg-type]  # None is none of them
-        return 1 if lane is None else lane.ledger.fence_of(task_id, head)
+    def numbers_of(self, task: Task, head: datetime) -> tuple[int, int]:
+        """Which attempt at an occurrence it is that goes on, counted from 1, and its fence."""
+        lane = self._engine.lanes.get(task.store_alias)  # type: ignore[arg-type]  # None is none
+        return FIRST if lane is None else lane.ledger.numbers_of(str(task.id), head)
 
     def run_says(self, task: Task, head: datetime, run: CurrentRun) -> None:
         """Take note that a run has said something of itself. From any thread."""

@@ -10,6 +10,7 @@ from asyncz.enums import RunState
 from asyncz.executors.base import BaseExecutor, Outcome
 from asyncz.runs.base import Run, RunQuery
 from asyncz.runs.current import CurrentRun
+from asyncz.schedulers.accounts import Claim
 from asyncz.schedulers.planning import Plan
 from asyncz.schedulers.starting import Start
 from asyncz.stores.cluster import Fired, Firing, Look
@@ -84,14 +85,30 @@ class Ledger(ABC):
 
     @abstractmethod
     def attempt_of(self, task_id: str, head: datetime) -> int:
-        """Which attempt at an occurrence it is that goes on, counted from 1. From any thread."""
+        """Which attempt at an occurrence it is that goes on, counted from 1."""
 
-    def fence_of(self, task_id: str, head: datetime) -> int:
-        """The `CurrentRun.fence` of a run that goes on. From any thread.
+    def numbers_of(self, task_id: str, head: datetime) -> tuple[int, int]:
+        """The same, and the `CurrentRun.fence` of it.
 
         This one is right where nobody else can take a run over.
         """
-        return self.attempt_of(task_id, head)
+        attempt = self.attempt_of(task_id, head)
+        return attempt, attempt
+
+    @abstractmethod
+    def claim_of(self, task_id: str, head: datetime) -> Claim:
+        """What is known of a run that goes on."""
+
+    knows_records = True
+    """Whether what is known here of a run that has ended is its record."""
+
+    async def record_of(self, run: Run) -> Run | None:
+        """A run that has ended here as it is kept; None: it has not, it was taken over before.
+
+        Args:
+            run: As far as it is known here.
+        """
+        return run
 
     @abstractmethod
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
@@ -100,8 +117,9 @@ class Ledger(ABC):
     def will_be_tried_again(self, task: Task, head: datetime) -> None:  # noqa: B027
         """An attempt at a run of this task has failed, which is said in a moment."""
 
-    def task_deleted(self, task_id: str | None) -> None:  # noqa: B027
-        """A task was deleted by somebody here; None: all were."""
+    @abstractmethod
+    async def task_deleted(self, task_id: str | None) -> None:
+        """A task was deleted by somebody here; None: all were. Its attempts wait no longer."""
 
     @abstractmethod
     def run_says(self, task_id: str, head: datetime, run: CurrentRun) -> None:

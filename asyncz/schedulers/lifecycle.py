@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncz.enums import SchedulerState
+from asyncz.enums import Delivery, RunKind, SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import SCHEDULER_SHUTDOWN, SCHEDULER_STARTED
 from asyncz.exceptions import (
@@ -19,10 +19,15 @@ from asyncz.exceptions import (
 from asyncz.executors.base import BaseExecutor
 from asyncz.schedulers.engine import DEFAULT, Declaration, Engine, finished
 from asyncz.schedulers.operations import Operations
+from asyncz.schedulers.own_runs import OwnRuns
 from asyncz.schedulers.submission import submit
 from asyncz.stores.base import BaseStore
+from asyncz.stores.cluster import Fired, Firing
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
+
+if TYPE_CHECKING:
+    from asyncz.schedulers.lane import StoreLane
 
 __all__ = ["Lifecycle"]
 
@@ -179,6 +184,7 @@ class Lifecycle:
         engine.logger.info("Scheduler %s has been shut down.", engine.identity)
         engine.dispatch(SchedulerEvent(code=SCHEDULER_SHUTDOWN))
         await engine.finish_spawned(min(FAREWELL, self._left(deadline)))
+        engine.reaction_threads.close()
         await self._keep_declared()
         await self._close_stores(deadline)
         engine.started_at = None
@@ -207,21 +213,34 @@ class Lifecycle:
             with suppress(AsynczException, TimeoutError, OSError):
                 async with nullcontext() if limit is None else asyncio.timeout(limit):
                     for task in await self._operations.shutdown_tasks(lane):
-                        await lane.call(lane.store.delete_task(str(task.id)))
-                        self._run_last(task)
-                        found += 1
+                        found += await self._run_last(lane, task)
         if found:
             await self._drain(True, self._left(deadline, engine.clock.patience))
 
-    def _run_last(self, task: Task) -> None:
-        engine = self._engine
+    async def _run_last(self, lane: StoreLane, task: Task) -> bool:
+        """Run a task that is forgotten with it; False: it is not run."""
+        engine, ledger = self._engine, lane.ledger
         try:
             executor = engine.executor(str(task.executor))
         except AsynczException as exc:
             engine.logger.error("The shutdown task %r cannot be run: %s", task.id, exc)
-        else:
-            task.mistrigger_grace_time = None
-            submit(engine, executor, task, [engine.clock.now()], 0)
+            return False
+        expected, times = task.next_run_time, (ledger.now(),)
+        task.mistrigger_grace_time = None
+        firing = Firing(task, expected, None, True, RunKind.SCHEDULED, times)
+        fired = await ledger.fire_by_hand(firing, executor)
+        key = (str(task.id), times[0])
+        if fired is not Fired.WON:
+            engine.logger.warning("The shutdown task %r is not run: %s.", task.id, fired.value)
+            return False
+        if (
+            task.delivery is Delivery.AT_MOST_ONCE
+            and isinstance(ledger, OwnRuns)
+            and key not in await ledger.mark_started([key])
+        ):
+            return False
+        submit(engine, executor, task, times, 0)
+        return True
 
     async def _keep_declared(self) -> None:
         """Tasks declared in code are declared again at the next start of this scheduler.

@@ -12,12 +12,12 @@ from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import BaseExecutor, Outcome
 from asyncz.runs.base import Run, RunQuery
 from asyncz.runs.current import CurrentRun
-from asyncz.schedulers.accounts import as_recorded, as_unrun
+from asyncz.schedulers.accounts import Claim, as_recorded, as_unrun
 from asyncz.schedulers.ledger import Ledger, Step
 from asyncz.schedulers.local_attempts import LocalAttempts, Waiting
 from asyncz.schedulers.local_history import LocalHistory, Special, said_of
 from asyncz.schedulers.starting import Start
-from asyncz.schedulers.submission import send, submit
+from asyncz.schedulers.submission import report_cancelled, send, submit
 from asyncz.stores.base import BaseStore, TaskAdvance, is_same_instant
 from asyncz.stores.cluster import Fired, Firing, RunOutcome, Unrun
 from asyncz.tasks.base import Task
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
 __all__ = ["LocalRuns"]
+
+TASK_DELETED = "its task was deleted"
 
 
 class LocalRuns(Ledger):
@@ -56,6 +58,8 @@ class LocalRuns(Ledger):
         self._wake_for = wake_for
         self._attempts = LocalAttempts(engine, self._begin_again)
         self._put_off = self._attempts.waiting
+        self._orphans: set[tuple[str, datetime]] = set()
+        """The runs that go on of tasks that were deleted since."""
         self._failing: dict[tuple[str, datetime], Task] = {}
         self._sayings: dict[tuple[str, datetime], CurrentRun] = {}
         self._cancelled_by: dict[tuple[str, datetime], str] = {}
@@ -144,7 +148,7 @@ class LocalRuns(Ledger):
     def run_succeeded(self, task_id: str, run_time: datetime) -> None:
         if self._put_off:
             self._wake_for_attempts()
-        if self._sayings or self._cancelled_by:
+        if self._sayings or self._cancelled_by or self._orphans:
             self._forget_of((task_id, run_time))
         if self._open.get(task_id) == run_time:
             del self._open[task_id]
@@ -164,24 +168,29 @@ class LocalRuns(Ledger):
             return
         if self._put_off:
             self._wake_for_attempts()
-        key = (task_id, first)
-        task, by = self._failing.pop(key, None), self._forget_of(key)
+        key, now = (task_id, first), self._now()
+        by = self._cancelled_by.get(key)
+        # Not the exceptions themselves, which keep alive all that was on the stack.
+        said = [as_recorded(outcome, now, by) for outcome in outcomes]
+        is_orphan = key in self._orphans
+        task, _ = self._failing.pop(key, None), self._forget_of(key)
         attempt = self.attempt_of(task_id, first)
         self._attempts.ended(key)
         if run := self._taken_out(task_id, first):
-            now = self._now()
-            # Not the exceptions themselves, which keep alive all that was on the stack.
-            said = [as_recorded(outcome, now, by) for outcome in outcomes]
             for outcome in said:
                 if task is not None and outcome.retry_at is not None:
                     self._attempts.wait(task, run.kind, run.since, attempt, outcome)
                     self._wake_for(outcome.retry_at)
+                    if is_orphan:
+                        waiting = self._put_off[task_id, outcome.scheduled_time]
+                        self._end_waiting(waiting, TASK_DELETED)
                 elif outcome.retry_at is None:
                     self._history.ended(task_id, run, outcome, attempt)
 
     def _forget_of(self, key: tuple[str, datetime]) -> str | None:
         """A run has ended. Who has asked to cancel it, if anybody has."""
         self._sayings.pop(key, None)
+        self._orphans.discard(key)
         return self._cancelled_by.pop(key, None)
 
     # Attempts.
@@ -198,23 +207,31 @@ class LocalRuns(Ledger):
     def attempt_of(self, task_id: str, head: datetime) -> int:
         return self._attempts.number_of((task_id, head))
 
+    def claim_of(self, task_id: str, head: datetime) -> Claim:
+        attempt, run = self.attempt_of(task_id, head), self._special.get((task_id, head))
+        kind, since = (run.kind, run.since) if run else (Claim().kind, self._since.get(task_id))
+        return Claim(kind, attempt, attempt, since, since)
+
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
         return (task_id, head) in self._cancelled_by
 
     def will_be_tried_again(self, task: Task, head: datetime) -> None:
         self._failing[str(task.id), head] = task
 
-    def task_deleted(self, task_id: str | None) -> None:
+    async def task_deleted(self, task_id: str | None) -> None:
         self._history.forget_successes(task_id)
         for waiting in self._attempts:
             if task_id in (None, waiting.key[0]):
-                self._end_waiting(waiting, "its task was deleted")
+                self._end_waiting(waiting, TASK_DELETED)
+        is_open = [*self._open.items(), *self._special]
+        self._orphans.update(key for key in is_open if task_id in (None, key[0]))
 
     def _end_waiting(self, waiting: Waiting, why: str) -> None:
         self._attempts.take_out(waiting.key)
         run = Special(waiting.since, waiting.kind, (waiting.key[1],))
         said = waiting.said._replace(state=RunState.CANCELLED, retry_at=None, reason=why)
         self._history.ended(waiting.key[0], run, said, waiting.attempt)
+        report_cancelled(self._engine, self._alias, *waiting.key, why)
 
     # What runs say, and being cancelled.
 

@@ -153,6 +153,7 @@ class Membership(OwnRuns):
     async def leave(self) -> None:
         """Record what is still to be recorded, and go: what is left is anybody's."""
         self._has_left = True
+        self._sayings.stop()
         if self._heartbeat is not None:
             # First of all, so that it is not told that the node is not alive any more.
             self._heartbeat.stop()

@@ -214,7 +214,7 @@ class Operations(Adding):
             except TaskLookupError:
                 continue
             lane.holds.release(task_id)
-            lane.ledger.task_deleted(task_id)
+            await lane.ledger.task_deleted(task_id)
             self._tell(TASK_REMOVED, task_id, lane)
             return
         raise TaskLookupError(task_id, alias)
@@ -231,7 +231,7 @@ class Operations(Adding):
                 async with lane.exclusive():
                     await self.settle_all(lane)
                     await lane.call(lane.store.remove_all_tasks())
-                lane.ledger.task_deleted(None)
+                await lane.ledger.task_deleted(None)
         engine.dispatch(SchedulerEvent(code=ALL_TASKS_REMOVED, alias=alias))
 
     # Running.

@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asyncz.stores.cluster import ClusterStore, RunEnd, RunRef
+from asyncz.exceptions import StoreError
+from asyncz.runs.results import MAX_RESULT
+from asyncz.stores.cluster import ClusterStore, RunEnd, RunOutcome, RunRef
 from asyncz.stores.quarantine import reason
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
-__all__ = ["Outcomes"]
+__all__ = ["HEAVY", "Outcomes", "weight_of"]
 
 MANY = 256
 """Outcomes that are recorded by one call: what is made of them is made in one go."""
+HEAVY = 262_144
+"""Characters after which no more are: to pack them takes some milliseconds, in one go too."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
+
+
+def _first_of(ends: Iterable[RunEnd]) -> list[RunEnd]:
+    """As many as are not too much to be written at once."""
+    first: list[RunEnd] = []
+    weight = 0
+    for end in ends:
+        weight += sum(map(_weight, end.outcomes))
+        if first and weight > HEAVY:
+            break
+        first.append(end)
+    return first
+
+
+def _weight(said: RunOutcome) -> int:
+    """About how many characters there are to be written."""
+    weight = len(said.traceback or "") + len(said.error or "")
+    return weight + (weight_of(said.notes) if said.notes else 0)
+
+
+def weight_of(notes: Mapping[str, Any]) -> int:
+    """The same of what a run says of itself."""
+    return MAX_RESULT * ("result" in notes) + sum(map(len, notes.get("log", ())))
 
 
 class Outcomes:
@@ -78,14 +105,43 @@ class Outcomes:
         async with self._flushing:
             while self._ended:
                 node_id = self._ended[0][0]
-                batch = [end for node, end in self._ended[:MANY] if node == node_id]
-                await self._ask(self._store.finish_runs(node_id, batch))
-                done = set(map(id, batch))
-                self._ended[:] = [pair for pair in self._ended if id(pair[1]) not in done]
+                batch = _first_of(end for node, end in self._ended[:MANY] if node == node_id)
+                try:
+                    await self._finish(node_id, batch)
+                except (StoreError, TimeoutError, OSError):
+                    raise
+                except Exception:
+                    await self._finish_one_by_one(node_id, batch)
             while self._released:
                 node_id, ref = self._released[0]
                 await self._ask(self._store.release_runs(node_id, [ref]))
                 del self._released[0]
+
+    async def _finish(self, node_id: str, ends: Sequence[RunEnd]) -> None:
+        await self._ask(self._store.finish_runs(node_id, ends))
+        done = set(map(id, ends))
+        self._ended[:] = [pair for pair in self._ended if id(pair[1]) not in done]
+
+    async def _finish_one_by_one(self, node_id: str, ends: Sequence[RunEnd]) -> None:
+        """One of several cannot be written, perhaps: it must not keep back the others for ever."""
+        for end in ends:
+            try:
+                await self._finish(node_id, [end])
+            except (StoreError, TimeoutError, OSError):
+                raise
+            except Exception as exc:
+                bare = [said._replace(notes=None) for said in end.outcomes]
+                await self._ask(self._store.finish_runs(node_id, [RunEnd(end.ref, tuple(bare))]))
+                # Only now it is known that the store is not to blame.
+                self._ended[:] = [pair for pair in self._ended if pair[1] is not end]
+                self._engine.logger.error(
+                    "What a run of the task %r returned or said cannot be kept in the store %r; "
+                    "the run is recorded without it: %s: %s",
+                    end.ref.task_id,
+                    self._alias,
+                    type(exc).__name__,
+                    reason(exc),
+                )
 
     def stop(self) -> None:
         """Do not go on in the background."""

@@ -10,14 +10,17 @@ from asyncz.enums import Delivery, RunState, SchedulerState
 from asyncz.events.constants import TASK_CANCELLED, TASK_ERROR, TASK_MAX_INSTANCES
 from asyncz.exceptions import MaximumInstancesError
 from asyncz.executors.base import Outcome
+from asyncz.runs.base import Run, RunQuery
 from asyncz.runs.current import CurrentRun
-from asyncz.schedulers.accounts import as_recorded
+from asyncz.schedulers.accounts import Claim, as_recorded
 from asyncz.schedulers.ledger import Ledger
-from asyncz.schedulers.outcomes import Outcomes
+from asyncz.schedulers.outcomes import HEAVY, Outcomes, weight_of
 from asyncz.schedulers.pruning import Pruner
 from asyncz.schedulers.sayings import Sayings
 from asyncz.schedulers.store_time import StoreTime
+from asyncz.schedulers.submission import report_cancelled
 from asyncz.stores.cluster import ClusterStore, Node, OpenRun, RunEnd, RunOutcome, RunRef
+from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Ask", "Own", "OwnRuns", "RunKey"]
 
 Ask = Callable[[Awaitable[Any]], Awaitable[Any]]
+AT_ONCE = 1_000
+"""Waiting runs of a deleted task that are looked for at a time."""
+DELETION = "the deletion of its task"
 RunKey = tuple[str, datetime]
 """Names a run in this process: its task, and the first of its run times."""
 
@@ -86,6 +92,8 @@ class OwnRuns(Ledger):
     def disown(self, key: RunKey) -> None:
         """A run that has not begun here is somebody else's."""
         self._owned.pop(key, None)
+        if self._cancelled_by:
+            self._cancelled_by.pop(key, None)
 
     def delivery_of(self, key: RunKey) -> Delivery:
         """What holds for a run that is owned."""
@@ -95,9 +103,33 @@ class OwnRuns(Ledger):
         own = self._owned.get((task_id, head))
         return 1 if own is None else own.attempt
 
-    def fence_of(self, task_id: str, head: datetime) -> int:
+    def numbers_of(self, task_id: str, head: datetime) -> tuple[int, int]:
         own = self._owned.get((task_id, head))
-        return 1 if own is None else own.ref.token
+        return (1, 1) if own is None else (own.attempt, own.ref.token)
+
+    def claim_of(self, task_id: str, head: datetime) -> Claim:
+        own = self._owned.get((task_id, head))
+        return Claim() if own is None else Claim(own.ref.kind, own.attempt, own.ref.token)
+
+    knows_records = False
+
+    async def record_of(self, run: Run) -> Run | None:
+        at = run.scheduled_time
+        try:
+            found = await self.get_runs(RunQuery(run.task_id, since=at, until=at))
+        except Exception as exc:
+            self._engine.logger.warning(
+                "The record of a run of the task %r cannot be read from the store %r: %s",
+                run.task_id,
+                self._alias,
+                reason(exc),
+            )
+            return run
+        of_its_kind = [record for record in found if record.kind is run.kind]
+        if any(record.token > run.token for record in of_its_kind):
+            return None
+        same = (run.token, run.state)
+        return next((each for each in of_its_kind if (each.token, each.state) == same), run)
 
     async def mark_started(self, keys: Sequence[RunKey]) -> set[RunKey]:
         """Note in the store, before the first instruction of the user's, that runs begin.
@@ -117,7 +149,7 @@ class OwnRuns(Ledger):
             if may:
                 begun.add(key)
             else:
-                del self._owned[key]
+                self.disown(key)
         return begun
 
     def adopt(self, run: OpenRun) -> bool:
@@ -135,7 +167,7 @@ class OwnRuns(Ledger):
 
     async def give_back(self, run: OpenRun) -> None:
         """A run is not carried out here after all."""
-        self._owned.pop((run.ref.task_id, run.ref.scheduled_time), None)
+        self.disown((run.ref.task_id, run.ref.scheduled_time))
         await self._ask(self._store.release_runs(self.node.id, [run.ref]))
 
     def known_runs(self) -> set[RunRef]:
@@ -149,6 +181,7 @@ class OwnRuns(Ledger):
         for own in self._owned.values():
             self._outcomes.note_release(own.node_id, own.ref)
         self._owned.clear()
+        self._cancelled_by.clear()
 
     # What runs say of themselves.
 
@@ -163,8 +196,12 @@ class OwnRuns(Ledger):
             for key, own in self._owned.items()
             if key in said and own.node_id == node_id
         ]
-        if notes:
-            await self._ask(self._store.note_runs(node_id, notes))
+        while notes:
+            weight, some = 0, list[tuple[RunRef, dict[str, Any]]]()
+            while notes and (not some or weight < HEAVY):
+                some.append(notes.pop())
+                weight += weight_of(some[-1][1])
+            await self._ask(self._store.note_runs(node_id, some))
 
     # Being cancelled.
 
@@ -180,8 +217,16 @@ class OwnRuns(Ledger):
         was_going = executor is not None and executor.cancel_run(self._alias, *key)
         # Otherwise it goes on in an executor that cannot do that, or has not begun yet.
         if not was_going and not self._goes_on(own):
-            self.run_ended(ref.task_id, [Outcome(TASK_CANCELLED, ref.scheduled_time)])
+            self.end_unbegun(key, [ref.scheduled_time])
+        elif not was_going:
+            self._wake_for(self.now())
         return True
+
+    def end_unbegun(self, key: RunKey, run_times: Sequence[datetime]) -> None:
+        """A run that is to be cancelled has not begun, and does not."""
+        by = self._cancelled_by[key]
+        self.run_ended(key[0], [Outcome(TASK_CANCELLED, moment) for moment in run_times])
+        report_cancelled(self._engine, self._alias, *key, f"by {by}")
 
     def is_to_be_cancelled(self, task_id: str, head: datetime) -> bool:
         return (task_id, head) in self._cancelled_by
@@ -197,22 +242,43 @@ class OwnRuns(Ledger):
             for own in list(self._owned.values()):
                 if own.ref.task_id == task_id and own.ref.scheduled_time == moment:
                     self.cancel(own.ref, by)
+        if state is RunState.CANCELLED:
+            report_cancelled(self._engine, self._alias, task_id, moment, f"by {by}")
         return state
+
+    async def task_deleted(self, task_id: str | None) -> None:
+        waiting = RunQuery(task_id, frozenset({RunState.RETRYING}), limit=AT_ONCE)
+        try:
+            while True:
+                found = await self.get_runs(waiting)
+                ends = [
+                    await self.cancel_run(run.task_id, run.scheduled_time, DELETION)
+                    for run in found
+                ]
+                if len(found) < AT_ONCE or RunState.CANCELLED not in ends:
+                    return
+        except Exception as exc:  # they end when their time comes
+            self._engine.logger.warning(
+                "What waits for another attempt of %r, deleted from the store %r, waits on: %s",
+                task_id or "all tasks",
+                self._alias,
+                reason(exc),
+            )
 
     # Outcomes.
 
     def run_ended(self, task_id: str, outcomes: Sequence[Outcome]) -> None:
         """A run has ended here; its outcome is recorded as soon as possible."""
         key = (task_id, outcomes[0].run_time)
-        own = self._owned.pop(key, None)
+        own = self._owned.get(key)
         if own is None:
             return
-        by = self._cancelled_by.pop(key, None) if self._cancelled_by else None
+        by, now = self._cancelled_by.get(key), self.now()
+        said = tuple([as_recorded(outcome, now, by) for outcome in outcomes])
+        self.disown(key)
         if self._is_to_be_released(own, outcomes, by):
             self._outcomes.note_release(own.node_id, own.ref)
             return
-        now = self.now()
-        said = tuple([as_recorded(outcome, now, by) for outcome in outcomes])
         self._note_end(own, RunEnd(own.ref, said))
         for outcome in said:
             if outcome.retry_at is not None:
@@ -221,6 +287,7 @@ class OwnRuns(Ledger):
 
     def _note_end(self, own: Own, end: RunEnd) -> None:
         self._outcomes.note_end(own.node_id, end)
+        self._sayings.forget((end.ref.task_id, end.ref.scheduled_time))
         self._pruner.note(own.task)
         self._ends += 1
         self._wake_for_attempts()

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from asyncz.enums import RunKind, RunState
+from asyncz.enums import RunState
 from asyncz.executors.base import Outcome
 from asyncz.executors.tracking import context_of_no_run
 from asyncz.runs.base import Run, readable_notes
-from asyncz.schedulers.accounts import as_recorded
+from asyncz.schedulers.accounts import Claim, as_recorded
 from asyncz.schedulers.planning import Missed
 from asyncz.stores.cluster import RunOutcome
 from asyncz.tasks.base import Task
@@ -19,6 +19,7 @@ from asyncz.tasks.callables import is_coroutine_callable
 
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
+    from asyncz.schedulers.ledger import Ledger
 
 __all__ = ["react", "react_to_loss", "react_to_missed"]
 
@@ -33,14 +34,13 @@ def react(engine: Engine, task: Task, head: datetime, outcomes: Sequence[Outcome
         head: The first of the run times that the run stood for.
         outcomes: One for each of its run times.
     """
-    attempt = 1
-    for ledger in engine.ledgers_of(task.store_alias):
-        attempt = ledger.attempt_of(str(task.id), head)
+    ledgers = engine.ledgers_of(task.store_alias)
+    claim = ledgers[0].claim_of(str(task.id), head) if ledgers else Claim()
     now = engine.now_in(task.store_alias)
     for outcome in outcomes:
         said = as_recorded(outcome, now)
         if (reaction := _reaction_to(task, said.state)) is not None:
-            _call(engine, task, reaction, _run_of(engine, task, said, attempt, now))
+            _call(engine, task, reaction, _run_of(engine, task, said, claim, now), ledgers)
 
 
 def react_to_missed(engine: Engine, task: Task, missed: Missed, why: str) -> None:
@@ -48,6 +48,7 @@ def react_to_missed(engine: Engine, task: Task, missed: Missed, why: str) -> Non
     if task.on_missed is None:
         return
     total, first, last = missed
+    now = engine.now_in(task.store_alias)
     run = Run(
         task_id=str(task.id),
         store_alias=task.store_alias,
@@ -56,10 +57,11 @@ def react_to_missed(engine: Engine, task: Task, missed: Missed, why: str) -> Non
         occurrences=total,
         last_scheduled_time=last if total > 1 else None,
         owner=engine.identity,
-        finished_at=engine.now_in(task.store_alias),
+        claimed_at=now,
+        finished_at=now,
         reason=why,
     )
-    _call(engine, task, task.on_missed, run)
+    _call(engine, task, task.on_missed, run, engine.ledgers_of(task.store_alias))
 
 
 def react_to_loss(engine: Engine, task: Task, run: Run) -> None:
@@ -76,35 +78,66 @@ def _reaction_to(task: Task, state: RunState) -> Callable[..., Any] | None:
     return task.on_failure if state in FAILURES else None
 
 
-def _run_of(engine: Engine, task: Task, said: RunOutcome, attempt: int, now: datetime) -> Run:
+def _run_of(engine: Engine, task: Task, said: RunOutcome, claim: Claim, now: datetime) -> Run:
     return Run(
         task_id=str(task.id),
         store_alias=task.store_alias,
-        kind=RunKind.SCHEDULED,
         scheduled_time=said.scheduled_time,
         state=said.state,
         owner=engine.identity,
-        attempt=attempt,
         finished_at=now,
         reason=said.reason,
         error=said.error,
         traceback=said.traceback,
+        **claim._asdict(),
         **readable_notes(said.notes),
     )
 
 
-def _call(engine: Engine, task: Task, reaction: Callable[..., Any], run: Run) -> None:
-    """Call it beside the engine. Whatever it raises is logged, and changes nothing."""
+def _call(
+    engine: Engine,
+    task: Task,
+    reaction: Callable[..., Any],
+    run: Run,
+    ledgers: Sequence[Ledger] = (),
+) -> None:
+    """Call it beside the engine.
 
-    async def called() -> None:
-        try:
-            if is_coroutine_callable(reaction):
-                await reaction(run)
-            else:
-                await asyncio.to_thread(reaction, run)
-        except Exception:
-            engine.logger.exception(
-                "What the task %r has called after its run %s failed.", task.id, run.state.value
-            )
+    Args:
+        engine, task, reaction: What.
+        run: As it is known here.
+        ledgers: Whoever has a record of it, which is then what the reaction is given.
+    """
 
-    context_of_no_run().run(engine.spawn, called(), f"asyncz reaction of {task.id}")
+    def begin(known: Run) -> None:
+        name = f"asyncz reaction of {task.id}"
+        context_of_no_run().run(engine.spawn, _called(engine, task, reaction, known), name)
+
+    async def look_up_and_begin() -> None:
+        known: Run | None = run
+        for ledger in ledgers:
+            known = await ledger.record_of(run)
+        if known is not None:  # otherwise how it ended here does not count
+            begin(known)
+
+    if all(ledger.knows_records for ledger in ledgers):
+        begin(run)
+    else:
+        engine.background(look_up_and_begin(), f"asyncz record for the reaction of {task.id}")
+
+
+async def _called(engine: Engine, task: Task, reaction: Callable[..., Any], run: Run) -> None:
+    """Whatever it raises is logged, and changes nothing: SystemExit would end the app."""
+    error: BaseException | None = None
+    try:
+        if is_coroutine_callable(reaction):
+            await reaction(run)
+        else:
+            error = await engine.reaction_threads.call(reaction, run)
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
+        error = exc
+    if error is not None:
+        text = "What the task %r has called after its run %s failed."
+        engine.logger.error(text, task.id, run.state.value, exc_info=error)

@@ -39,6 +39,7 @@ class Sayings:
         self._keep = keep
         self._new: dict[tuple[str, datetime], CurrentRun] = {}
         self._is_asked = False
+        self._is_stopped = False
         self._kept_at = float("-inf")
         self._timer: Timer | None = None
 
@@ -50,8 +51,19 @@ class Sayings:
             with suppress(RuntimeError):  # the engine's loop was closed
                 self._engine.loop.call_soon_threadsafe(self._set_timer)
 
+    def forget(self, key: tuple[str, datetime]) -> None:
+        """A run has ended: what it has said goes with its outcome, and is not the next one's."""
+        self._new.pop(key, None)
+
+    def stop(self) -> None:
+        """Keep nothing any more."""
+        self._is_asked = self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _set_timer(self) -> None:
-        if self._timer is None:
+        if self._timer is None and not self._is_stopped:
             clock = self._engine.clock
             wait = max(0.0, self._kept_at + EVERY - clock.monotonic())
             self._timer = clock.call_later(self._engine.loop, wait, self._begin)

@@ -78,6 +78,7 @@ class Starter:
         if not self._waiting or not self._engine.is_claiming or not self._member.is_trusted:
             return
         self._forget_what_others_have()
+        self._end_what_is_cancelled()
         ready = [start for start in self._waiting.values() if self._has_room(start)]
         asked = []
         for start in ready:
@@ -103,6 +104,12 @@ class Starter:
                 del self._waiting[key]
                 self._member.disown(key)
 
+    def _end_what_is_cancelled(self) -> None:
+        for key, start in list(self._waiting.items()):
+            if self._member.is_to_be_cancelled(*key):
+                del self._waiting[key]
+                self._member.end_unbegun(key, start.run_times)
+
     def _has_room(self, start: Start) -> bool:
         task, instances = start.task, self._engine.instances
         key = (task.store_alias, str(task.id))
@@ -111,6 +118,7 @@ class Starter:
         return instances.get(key, 0) < task.max_instances
 
     def _begin(self, start: Start) -> None:
+        self._end_what_is_cancelled()  # perhaps while the store was asked
         if start.key not in self._waiting or not self._has_room(start):
             return
         del self._waiting[start.key]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from asyncz.enums import RunState
 from asyncz.events.base import TaskExecutionEvent, TaskSubmissionEvent
 from asyncz.events.constants import (
+    TASK_CANCELLED,
     TASK_ERROR,
     TASK_LOST,
     TASK_MAX_INSTANCES,
@@ -17,9 +18,10 @@ from asyncz.events.constants import (
     TASK_TAKEN_OVER,
 )
 from asyncz.exceptions import MaximumInstancesError
-from asyncz.executors.base import BaseExecutor, format_traceback
+from asyncz.executors.base import BaseExecutor, Outcome, format_traceback
+from asyncz.schedulers.attempts import judge
 from asyncz.schedulers.planning import Missed
-from asyncz.schedulers.reactions import react_to_missed
+from asyncz.schedulers.reactions import react, react_to_missed
 from asyncz.stores.cluster import OpenRun, RunRef
 from asyncz.tasks.base import Task
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
 __all__ = [
+    "report_cancelled",
     "report_missed",
     "report_refused",
     "report_skipped",
@@ -55,8 +58,7 @@ def submit(
         _refused(engine, task, run_times, exc)
     except Exception as exc:
         engine.logger.exception("The task %r could not be handed to its executor.", task.id)
-        _refused(engine, task, run_times, exc)
-        _report_failure(engine, task, run_times, exc)
+        _not_begun(engine, task, run_times, exc)
     else:
         if engine.events.mask & TASK_SUBMITTED:
             _announce(engine, TASK_SUBMITTED, task, run_times, SCHEDULED, coalesced)
@@ -93,7 +95,7 @@ def report_taken_over(engine: Engine, alias: str, run: OpenRun) -> None:
         ref.scheduled_time,
         run.attempt,
     )
-    _announce_run(engine, TASK_TAKEN_OVER, alias, ref)
+    _announce_run(engine, TASK_TAKEN_OVER, alias, ref.task_id, ref.scheduled_time)
 
 
 def report_unfinished(engine: Engine, alias: str, ref: RunRef, state: RunState) -> None:
@@ -104,18 +106,24 @@ def report_unfinished(engine: Engine, alias: str, ref: RunRef, state: RunState) 
         ref.scheduled_time,
         state.value,
     )
-    _announce_run(engine, TASK_LOST, alias, ref)
+    _announce_run(engine, TASK_LOST, alias, ref.task_id, ref.scheduled_time)
 
 
-def _announce_run(engine: Engine, code: int, alias: str, ref: RunRef) -> None:
+def report_cancelled(engine: Engine, alias: str, task_id: str, moment: datetime, why: str) -> None:
+    """Say that a run was cancelled that went on nowhere."""
+    engine.logger.info("The run of the task %r due %s was cancelled: %s.", task_id, moment, why)
+    _announce_run(engine, TASK_CANCELLED, alias, task_id, moment)
+
+
+def _announce_run(engine: Engine, code: int, alias: str, task_id: str, moment: datetime) -> None:
     if engine.events.mask & code:
         engine.dispatch(
             TaskExecutionEvent(
                 code=code,
-                task_id=ref.task_id,
+                task_id=task_id,
                 store=alias,
                 scheduler_identity=engine.identity,
-                scheduled_run_time=ref.scheduled_time,
+                scheduled_run_time=moment,
             )
         )
 
@@ -130,10 +138,12 @@ def send(
     """Hand a manual run over and tell the listeners. Raises what the executor raises."""
     try:
         executor.send_task(task, run_times)
-    except Exception as exc:
+    except MaximumInstancesError as exc:
         _refused(engine, task, run_times, exc)
-        if isinstance(exc, MaximumInstancesError):
-            report_refused(engine, task, run_times, coalesced)
+        report_refused(engine, task, run_times, coalesced)
+        raise
+    except Exception as exc:
+        _not_begun(engine, task, run_times, exc)
         raise
     _announce(engine, TASK_SUBMITTED, task, run_times, MANUAL, coalesced)
 
@@ -187,18 +197,25 @@ def report_missed(engine: Engine, task: Task, missed: Missed, why: str) -> None:
         )
 
 
-def _report_failure(
-    engine: Engine, task: Task, run_times: Sequence[datetime], error: Exception
-) -> None:
-    for run_time in run_times:
+def _not_begun(engine: Engine, task: Task, run_times: Sequence[datetime], error: Exception) -> None:
+    """An executor would not take a run: an attempt at it that has failed, like others."""
+    text = format_traceback(error)
+    failed = [Outcome(TASK_ERROR, at, exception=error, traceback=text) for at in run_times]
+    outcomes = judge(engine, task, run_times[0], failed)
+    if task.has_reactions:
+        react(engine, task, run_times[0], outcomes)
+    for ledger in engine.ledgers_of(task.store_alias):
+        ledger.run_ended(str(task.id), outcomes)
+    engine.a_run_has_ended()
+    for outcome in outcomes:
         engine.dispatch(
             TaskExecutionEvent(
-                code=TASK_ERROR,
+                code=outcome.code,
                 task_id=str(task.id),
                 store=task.store_alias,
                 scheduler_identity=engine.identity,
-                scheduled_run_time=run_time,
+                scheduled_run_time=outcome.run_time,
                 exception=error,
-                traceback=format_traceback(error),
+                traceback=text,
             )
         )

@@ -10,6 +10,7 @@ from asyncz.enums import Delivery, RunKind, RunState
 from asyncz.exceptions import UnreadableRecordError
 from asyncz.serializers.json import from_microseconds
 from asyncz.stores.cluster import OpenRun, RunRef
+from asyncz.stores.fates import DELETED, why_ended
 from asyncz.stores.file_claims import read_kept
 from asyncz.stores.file_index import RecordIndex
 from asyncz.stores.file_live import RUNNING, LiveRun, LiveRuns
@@ -24,12 +25,6 @@ TRY_AGAIN = 30.0
 """Seconds after which a run is tried again whose task could not be read here."""
 TRIED_ANYWAY = 16
 """But so many of those that wait for an attempt are, each time: it costs little."""
-DELETED = "its task was deleted"
-REASONS = {
-    RunState.LOST: "its worker is gone, and may have started it",
-    RunState.ABANDONED: "its workers are gone, as often as it may be tried",
-    RunState.CANCELLED: DELETED,
-}
 
 
 class Fates(NamedTuple):
@@ -75,7 +70,7 @@ class TakeOver:
                 if task is None and error == DELETED:
                     state = RunState.CANCELLED
             if state is not None:
-                ended.append((run, state, REASONS[state]))
+                ended.append((run, state, why_ended(state, run.owner, run.attempt)))
             elif task is not None:
                 taken.append((run, task))
                 self._retry_at.pop(run.number, None)

@@ -10,9 +10,10 @@ from asyncz.enums import RunState
 from asyncz.serializers.json import to_microseconds
 from asyncz.serializers.values import is_clean_text
 from asyncz.stores.cluster import Attended, OpenRun, RunRef
+from asyncz.stores.fates import DELETED
 from asyncz.stores.mongo_attempts import Changes
 from asyncz.stores.mongo_client import Document
-from asyncz.stores.mongo_cluster import DELETED, ROUNDS, MongoCluster, open_run
+from asyncz.stores.mongo_cluster import ROUNDS, MongoCluster, open_run
 from asyncz.stores.mongo_runs import Held
 from asyncz.stores.mongo_waiting import Waiting
 from asyncz.stores.rows import Slices

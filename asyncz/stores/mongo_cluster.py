@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asyncz.clock import Clock
 from asyncz.enums import Delivery, RunState
@@ -28,6 +28,7 @@ from asyncz.stores.cluster import (
     RunOutcome,
     RunRef,
 )
+from asyncz.stores.fates import DELETED, why_ended
 from asyncz.stores.mongo_attempts import MongoAttempts
 from asyncz.stores.mongo_client import Document
 from asyncz.stores.mongo_ending import MongoEnding
@@ -47,21 +48,15 @@ from asyncz.stores.records import RecordStore
 from asyncz.stores.rows import Slices
 from asyncz.tasks.base import Task
 
-__all__ = ["DELETED", "ROUNDS", "MongoCluster", "Parts", "open_run"]
+__all__ = ["ROUNDS", "MongoCluster", "Parts", "open_run"]
 
 T = TypeVar("T")
 
-DELETED = "its task was deleted"
 TEXTS = ("reason", "error", "traceback", "notes", "asked")
 ASKED = 200
 """Tasks whose last runs are asked for at once."""
 ROUNDS = 20
 """Pages of runs that are looked at by one `reap`, if none of a page can be taken here."""
-REASONS = {
-    RunState.LOST: "its worker was killed when it may have been started",
-    RunState.ABANDONED: "its workers were killed as often as it may be started",
-    RunState.CANCELLED: DELETED,
-}
 
 
 class Parts:
@@ -243,11 +238,19 @@ class MongoCluster(RecordStore, ClusterStore):
         for each in found:
             state = _fate(each, max_attempts)
             if state is not None:
-                ends.append((each.held, _all_as(each.held, state)))
+                ends.append((each.held, _all_as(each.held, state, self._notes_of(each))))
         ending = self._parts.ending
         settled = await self._call(lambda: ending.settle(ends))
         pairs = zip(ends, settled, strict=True)
         return ((held.ref, said[0].state) for (held, said), was_made in pairs if was_made)
+
+    def _notes_of(self, found: Found) -> dict[str, Any] | None:
+        """What a run that others end has said of itself."""
+        if found.noted is None:
+            return None
+        said = self._texts_of(found.held.key, found.noted).get("notes")
+        notes = json.loads(said) if said else None
+        return notes if isinstance(notes, dict) else None
 
     def _task_of(self, found: Found) -> tuple[Task | None, str | None]:
         """The task of a run, or why there is none."""
@@ -347,9 +350,10 @@ def _fate(found: Found, max_attempts: int) -> RunState | None:
     return RunState.CANCELLED if found.row is None else None
 
 
-def _all_as(held: Held, state: RunState) -> tuple[RunOutcome, ...]:
-    why = REASONS[state]
-    return tuple(RunOutcome(from_microseconds(at), state, reason=why) for at in held.times)
+def _all_as(held: Held, state: RunState, notes: dict[str, Any] | None) -> tuple[RunOutcome, ...]:
+    why = why_ended(state, held.owner, held.attempt)
+    head, *others = (RunOutcome(from_microseconds(at), state, reason=why) for at in held.times)
+    return (head._replace(notes=notes), *others)
 
 
 def open_run(held: Held, task: Task | None, error: str | None) -> OpenRun:

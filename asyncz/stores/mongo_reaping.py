@@ -35,11 +35,13 @@ class Found(NamedTuple):
 
     Args:
         kept: What the run keeps of its own.
+        noted: What it says of itself; None: nothing, or it was not asked for.
     """
 
     held: Held
     row: StoredRow | None
     kept: Document | None = None
+    noted: Document | None = None
 
 
 class MongoReaping:
@@ -81,7 +83,7 @@ class MongoReaping:
             theirs["_id"] = {"$nin": excluded}
         cursor = self._tasks.find(theirs, WITH_RECORDS, limit=limit or 0).hint(OWNERS)
         found = [
-            Found(held, row_of_task(document, entry, held))
+            Found(held, row_of_task(document, entry, held), noted=entry.get("noted"))
             for document in await cursor.to_list(None)
             for held, entry in held_in(document)
             if held.owner in owners

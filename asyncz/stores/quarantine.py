@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
-from asyncz.text import printable
+from asyncz.text import printable, text_of
 
 __all__ = ["QuarantineBook", "reason"]
 
@@ -16,7 +16,7 @@ LONGEST_REASON = 500
 
 def reason(error: BaseException) -> str:
     """What an error says, on one line: parts of it may come from a record that anybody wrote."""
-    return printable(str(error), LONGEST_REASON)
+    return printable(text_of(error), LONGEST_REASON)
 
 
 @dataclass(slots=True)

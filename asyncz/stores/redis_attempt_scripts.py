@@ -4,8 +4,8 @@ are kept short. See `redis_run_lua`.
 
 from __future__ import annotations
 
+from asyncz.stores.fates import DELETED
 from asyncz.stores.redis_rows import TIME_LENGTH
-from asyncz.stores.redis_run_scripts import DELETED
 
 __all__ = ["ATTEMPT_BODIES"]
 

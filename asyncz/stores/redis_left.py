@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple
 
 from asyncz.exceptions import UnreadableRecordError
+from asyncz.stores.fates import DELETED
 from asyncz.stores.quarantine import reason
 from asyncz.stores.redis_rows import encode_key, read_row
 from asyncz.stores.redis_run_rows import StoredRun, read_run
@@ -14,7 +15,6 @@ from asyncz.tasks.base import Task
 
 __all__ = ["Left", "left_of", "read_left"]
 
-GONE = "its task was deleted"
 
 ReadTask = Callable[[StoredRow], Task]
 """The task of a row. Raises UnreadableRecordError."""
@@ -30,7 +30,7 @@ class Left(NamedTuple):
     @property
     def is_gone(self) -> bool:
         """Whether its task was deleted."""
-        return self.task is None and self.error == GONE
+        return self.task is None and self.error == DELETED
 
     @property
     def letter(self) -> bytes:
@@ -53,7 +53,7 @@ async def read_left(
 def left_of(run: StoredRun, place: bytes, data: bytes, read: ReadTask) -> Left:
     """A run with the record that was found for it; no place: none was."""
     if not place:
-        return Left(run, None, GONE)
+        return Left(run, None, DELETED)
     try:
         return Left(run, read(read_row(place + encode_key(run.key), data)), None)
     except UnreadableRecordError as exc:

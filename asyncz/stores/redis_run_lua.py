@@ -267,18 +267,19 @@ RUN_PARTS = {
                 copied[#copied + 1] = record
             end
         end
-        local function shed(run)
+        -- What it has noted gives way to what its worker says at its end, if that says anything.
+        local function shed(run, keeps_notes)
             local more = run.more
-            more.notes = ''
+            if not keeps_notes then more.notes = '' end
             if run.state ~= 'w' then more.mark = '' end
-            if more.retries == 0 and more.mark == '' then run.more = nil end
+            if more.retries == 0 and more.mark == '' and more.notes == '' then run.more = nil end
         end
-        local function settle(run, now, state, text, said)
+        local function settle(run, now, state, text, said, keeps_notes)
             local head, name, times = run.ident, string.sub(run.ident, TIME + 1), run.followers
             leave_places(run)
             blame(cleared, run.state, run.ident, key_of(run.ident))
             pass_on(run, state, run.owner)
-            if run.more then shed(run) end
+            if run.more then shed(run, keeps_notes) end
             if state == 'w' then
                 run.followers = ''
                 keep(run, head)

@@ -6,15 +6,22 @@ missed, o for coalesced, k for skipped; w for those that wait for their next att
 
 from __future__ import annotations
 
+from asyncz.enums import RunState
+from asyncz.stores.fates import DELETED, why_ended
 from asyncz.stores.redis_rows import TIME_LENGTH
 
 __all__ = ["RUN_BODIES"]
 
-LOST = "its worker was killed, or not heard of for too long, when it had been started"
-ABANDONED = "time(s) it was claimed, and its worker was killed, or not heard of, each time"
-DELETED = "its task was deleted"
 BUSY = "run(s) went on, as many as max_instances allows"
 TOGETHER = "it was claimed together with others that had been run before"
+
+
+def _lua_of(state: RunState) -> str:
+    """`why_ended` as a Lua expression on a run."""
+    text = why_ended(state, "<owner>", 99)
+    owner = "' .. (run.owner == '' and 'of before' or run.owner) .. '"
+    return "'" + text.replace("<owner>", owner).replace("99", "' .. run.attempt .. '") + "'"
+
 
 RUN_BODIES: dict[str, tuple[str, str, str]] = {
     # name: keys, parts, text
@@ -324,9 +331,11 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         local read, more = reader(ARGV[5])
         local is_alive, said, mine = redis.call('ZSCORE', leases, node), {{}}, {{}}
         local function fate(run, task)
-            if run.delivery == 'o' and run.state == 'r' then return 'l', '{{"r":"{LOST}"}}' end
+            if run.delivery == 'o' and run.state == 'r' then
+                return 'l', cjson.encode({{r = {_lua_of(RunState.LOST)}}})
+            end
             if run.attempt >= most then
-                return 'a', string.format('{{"r":"%d {ABANDONED}"}}', run.attempt)
+                return 'a', cjson.encode({{r = {_lua_of(RunState.ABANDONED)}}})
             end
             if task == 'g' then return 'x', '{{"r":"{DELETED}"}}' end
             return task == 't' and 't' or '0', ''
@@ -352,7 +361,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
             if what == 't' then
                 take(run)
             elseif what ~= '0' then
-                settle(run, now, what, text, function() return what, text end)
+                settle(run, now, what, text, function() return what, text end, true)
             end
             said[#said + 1] = what
         end

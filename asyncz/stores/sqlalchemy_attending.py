@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row
 
 from asyncz.enums import Delivery, RunState
 from asyncz.stores.cluster import Attended, OpenRun, RunRef
+from asyncz.stores.fates import DELETED
 from asyncz.stores.rows import Slices
 from asyncz.stores.serializing import Codec
 from asyncz.stores.sqlalchemy_batches import OPEN, WAITING, RunName
@@ -115,7 +116,7 @@ class Attendant:
                 by = read_asker(self._codec, id_of(row), row.asked)
                 yield self._ending(row, f"cancelled by {by}")
             elif row.record is None and row.task_record is None:
-                yield self._ending(row, "its task was deleted")
+                yield self._ending(row, DELETED)
             elif (task := self._task_of(row)[0]) is not None:
                 yield _Fate(row, task, None)
 

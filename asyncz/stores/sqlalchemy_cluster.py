@@ -28,6 +28,7 @@ from asyncz.stores.cluster import (
     RunOutcome,
     RunRef,
 )
+from asyncz.stores.fates import DELETED
 from asyncz.stores.quarantine import reason
 from asyncz.stores.records import RecordStore, StoredRow
 from asyncz.stores.rows import Slices
@@ -201,7 +202,8 @@ class SQLClusterStore(RecordStore, ClusterStore):
     async def reap(
         self, node_id: str, *, bury: datetime | None, max_attempts: int, limit: int = 100
     ) -> Reaped:
-        reaper = Reaper(self._shared, node_id, self._task_of, max_attempts)
+        codec = self._started_codec
+        reaper = Reaper(self._shared, node_id, self._task_of, max_attempts, codec)
         return await reaper.reap(bury, limit)
 
     def _task_of(self, row: Row[Any]) -> tuple[Task | None, str | None]:
@@ -211,7 +213,7 @@ class SQLClusterStore(RecordStore, ClusterStore):
         elif row.task_record is not None:
             stored = StoredRow(row.task, row.next_run_us, row.added, bytes(row.task_record))
         else:
-            return None, "its task was deleted"
+            return None, DELETED
         try:
             return self._started_codec.build(self._unpack(stored)), None
         except UnreadableRecordError as exc:

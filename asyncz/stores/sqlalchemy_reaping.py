@@ -11,8 +11,11 @@ from sqlalchemy import Connection, Row
 from asyncz.enums import Delivery, RunKind, RunState
 from asyncz.serializers.json import from_microseconds, to_microseconds
 from asyncz.stores.cluster import OpenRun, Reaped, RunRef
+from asyncz.stores.fates import why_ended
 from asyncz.stores.rows import Slices
+from asyncz.stores.serializing import Codec
 from asyncz.stores.sqlalchemy_batches import RunName
+from asyncz.stores.sqlalchemy_details import because
 from asyncz.stores.sqlalchemy_history import id_of
 from asyncz.stores.sqlalchemy_sharing import Sharing
 from asyncz.tasks.base import Task
@@ -50,9 +53,13 @@ class Reaper:
         node_id: Who reaps.
         task_of: Reads the task of a run.
         max_attempts: How often a run is claimed at most.
+        codec: The store's, for the reasons.
     """
 
-    def __init__(self, shared: Sharing, node_id: str, task_of: TaskOf, max_attempts: int) -> None:
+    def __init__(
+        self, shared: Sharing, node_id: str, task_of: TaskOf, max_attempts: int, codec: Codec
+    ) -> None:
+        self._codec = codec
         self._shared = shared
         self._node_id = node_id
         self._task_of = task_of
@@ -135,7 +142,9 @@ class Reaper:
         runs = self._shared.runs
         if fate.ends_as is None:
             return runs.take(connection, self._node_id, fate.run, now)
-        return runs.settle(connection, fate.run, fate.ends_as.value, now)
+        run, ends_as = fate.run, fate.ends_as
+        why = because(self._codec, id_of(run), why_ended(ends_as, run.owner, run.attempt))
+        return runs.settle(connection, run, ends_as.value, now, why)
 
     def _is_so(self, connection: Connection, fate: _Fate) -> bool:
         """Whether a try whose answer was lost has made it so."""

@@ -117,7 +117,8 @@ class TakingOver(ClusterBase):
             reaped = await other.reap()
             assert reaped.taken == ()
             assert [state for _, state in reaped.ended] == [RunState.CANCELLED]
-            assert await other.states() == {"a": RunState.CANCELLED}
+            (run,) = await other.runs()
+            assert (run.state, run.reason) == (RunState.CANCELLED, "its task was deleted")
 
     async def test_followers_are_taken_over_with_their_head(self) -> None:
         times = (after(-60), NOON)
@@ -155,6 +156,23 @@ class TakingOver(ClusterBase):
             (run,) = await members[0].runs()
             assert (run.state, run.attempt) == (RunState.ABANDONED, 3)
             assert await members[0].store.count_active(["a"]) == {"a": 0}
+
+    async def test_what_was_lost_or_abandoned_names_its_worker_and_keeps_what_it_said(self) -> None:
+        once = make_task("once", delivery=Delivery.AT_MOST_ONCE)
+        async with self.cluster(make_task("a"), once) as (_, (one, other)):
+            await one.fire(*map(firing, await one.store.get_due_tasks(NOON)))
+            await one.store.start_runs(one.id, [ref("once")])
+            notes = {"progress": 0.5, "message": "half", "log": ["a line"]}
+            noted = [(ref("a"), notes), (ref("once"), notes)]
+            assert await one.store.note_runs(one.id, noted) == [True, True]
+            await one.store.leave_node(one.id)
+            assert len((await other.reap(max_attempts=1)).ended) == 2
+            runs = await other.runs()
+            assert {run.state for run in runs} == {RunState.ABANDONED, RunState.LOST}
+            for run in runs:
+                assert (run.progress, run.message, run.log) == (0.5, "half", ("a line",))
+                assert run.owner == one.id
+                assert f"its worker {one.id} was killed, or not heard of" in (run.reason or "")
 
     async def test_a_lease_that_ran_out_may_be_renewed_until_somebody_buries_the_node(
         self,

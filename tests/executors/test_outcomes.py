@@ -11,6 +11,7 @@ import pytest
 from asyncz import (
     BaseExecutor,
     NativeAsyncIOScheduler,
+    RunState,
     TaskExecutionEvent,
     TaskSubmissionEvent,
 )
@@ -161,3 +162,20 @@ async def test_an_event_that_nobody_wants_is_not_built(
 def test_the_text_of_an_outcome_has_no_value() -> None:
     outcome = Outcome(TASK_EXECUTED, VirtualClock().now(), "canary")
     assert repr([outcome]) == "[<Outcome TASK_EXECUTED due 2026-01-01 00:00:00+00:00>]"
+
+
+async def test_a_run_gives_its_place_back_whatever_becomes_of_its_outcome(
+    scheduler: NativeAsyncIOScheduler,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def judge(*args: object) -> None:
+        raise ValueError("on purpose")
+
+    monkeypatch.setattr(type(scheduler), "judge", judge)
+    scheduler.add_task(jobs.fail_later, "interval", seconds=10, id="a")
+    await clock.advance(seconds=25)
+    assert not scheduler.instances
+    assert [run.state for run in scheduler.get_runs("a")] == [RunState.FAILED] * 2
+    assert "What became of a run of the task 'a' is not clear" in caplog.text

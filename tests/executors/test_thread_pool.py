@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -192,3 +193,65 @@ def test_when_no_thread_can_be_started_the_call_is_refused_or_waits_for_another(
     assert waiting.result(20) == "asyncz worker 1"
     pool.close()
     pool.join(20)
+
+
+def blocked(pool: WorkerPool) -> tuple[Future[bool], threading.Event]:
+    """A call that has begun, and what lets it end."""
+    begun, let_go = threading.Event(), threading.Event()
+
+    def call() -> bool:
+        begun.set()
+        return let_go.wait(20)
+
+    future = pool.submit(call)
+    assert begun.wait(20)
+    return future, let_go
+
+
+def test_a_thread_that_is_given_up_is_replaced_and_ends_with_its_call() -> None:
+    pool = WorkerPool(1, "asyncz given up")
+    hanging, let_go = blocked(pool)
+    next_one = pool.submit(threading.get_ident)
+    assert pool.give_up(hanging)
+    assert next_one.result(20)
+    assert len(pool.busy_names) == 2
+    let_go.set()
+    assert hanging.result(20)
+    assert pool.submit(threading.get_ident).result(20) == next_one.result()
+    pool.close()
+
+
+def test_there_is_an_end_to_replacing() -> None:
+    pool = WorkerPool(1, "asyncz given up")
+    first, let_go_first = blocked(pool)
+    assert pool.give_up(first)
+    second, let_go_second = blocked(pool)
+    assert not pool.give_up(second)
+    waits = pool.submit(threading.get_ident)
+    let_go_first.set()  # the first thread now stands in for the second
+    assert waits.result(20)
+    let_go_second.set()
+    assert second.result(20)
+    assert pool.give_up(second)
+    assert pool.submit(threading.get_ident).result(20) == waits.result()
+    pool.close()
+
+
+async def test_runs_that_hang_do_not_use_up_the_threads(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go = threading.Event()
+    ran = threading.Event()
+    scheduler.add_executor(ThreadPoolExecutor(max_workers=1), "own")
+    for number in range(2):
+        scheduler.add_task(let_go.wait, args=[20], id=f"h{number}", timeout=5.0, executor="own")
+        await clock.advance(seconds=1)
+        scheduler.add_task(ran.set, id="fine", executor="own")
+        await clock.advance(seconds=1)
+        assert not ran.is_set()
+        await clock.advance(seconds=5)
+        assert await asyncio.to_thread(ran.wait, 20 if number == 0 else 0.01) is (number == 0)
+        assert ("Too many threads of the executor 'own'" in caplog.text) is (number == 1)
+        ran.clear()
+    let_go.set()
+    assert await asyncio.to_thread(ran.wait, 20)

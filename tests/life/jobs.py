@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import Counter
-from threading import Event
+from threading import Event, current_thread
 from typing import Any
 
 from asyncz import RetryAfter, Run, Skip, current_run
@@ -44,6 +45,12 @@ def note() -> int:
     return ATTEMPTS[run.task_id]
 
 
+def note_only() -> int:
+    """Which call of the task `a` it is, without asking the run."""
+    ATTEMPTS["a"] += 1
+    return ATTEMPTS["a"]
+
+
 async def fails(times: int) -> str:
     """Fails so often, then goes well."""
     if note() <= times:
@@ -76,6 +83,30 @@ async def skips() -> None:
     raise Skip("nothing there")
 
 
+class Wordless(Exception):
+    """Whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class Unmade(Skip):
+    """Derived by somebody who has forgotten half of it."""
+
+    def __init__(self) -> None:
+        """Without a reason."""
+
+
+async def fails_badly(how: str) -> None:
+    """In ways that nobody expects."""
+    note()
+    if how == "skip":
+        raise Skip(ValueError("nothing to do"))
+    if how == "again":
+        raise RetryAfter(1, ConnectionError("not yet"))
+    raise {"wordless": Wordless, "unmade": Unmade}.get(how, Skip)(*([Wordless()] * (how == "both")))
+
+
 async def takes(seconds: float) -> str:
     """Takes so long by the clock of the test."""
     note()
@@ -87,6 +118,35 @@ async def never_ends() -> None:
     """Until it is cut off."""
     note()
     await asyncio.Event().wait()
+
+
+async def swallows(times: int) -> str:
+    """Does not listen when it is cancelled, so often."""
+    note()
+    for _ in range(times):
+        try:
+            await CLOCKS[0].sleep(100)
+        except asyncio.CancelledError:
+            continue
+    return "late"
+
+
+async def cleans_up(seconds: float) -> None:
+    """Once it is cancelled, it takes so long to end."""
+    note()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await CLOCKS[0].sleep(seconds)
+
+
+async def fails_to_clean_up() -> None:
+    """Once it is cancelled, it fails for another reason."""
+    note()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise KeyError("on purpose")
 
 
 async def holds_on_once() -> None:
@@ -136,6 +196,26 @@ async def says() -> None:
     run.progress(1)
 
 
+async def says_much(times: int) -> None:
+    """Says something five times a second."""
+    for number in range(times):
+        current_run().progress((number + 1) / times)
+        current_run().log(str(number))
+        await CLOCKS[0].sleep(0.2)
+
+
+class Odd(LookupError):
+    """An exception that does not come back from a process."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first}{second}")
+
+
+def fails_oddly() -> None:
+    """Which only its name is known of elsewhere."""
+    raise Odd(1, 2)
+
+
 def says_in_a_process() -> str:
     """What it says comes back with its outcome."""
     run = current_run()
@@ -147,6 +227,13 @@ def says_in_a_process() -> str:
 async def returns(value: Any) -> Any:
     """Returns what it is given."""
     return value
+
+
+async def returns_what_is_changed_afterwards() -> Any:
+    """Returns an object that another part of the app goes on to use."""
+    shared: dict[str, Any] = {"pages": 1}
+    asyncio.get_running_loop().call_soon(shared.__setitem__, "client", object())
+    return shared
 
 
 async def returns_a_set() -> Any:
@@ -168,3 +255,34 @@ def notice_and_fail(run: Run) -> None:
     """One that fails."""
     REACTIONS.append(("failing", run))
     raise ValueError("on purpose")
+
+
+async def notice_and_exit(run: Run) -> None:
+    """One that wants to end the app."""
+    REACTIONS.append(("exit", run))
+    sys.exit(7)
+
+
+def notice_and_exit_in_a_thread(run: Run) -> None:
+    """Likewise."""
+    REACTIONS.append(("exit", run))
+    sys.exit(7)
+
+
+def notice_and_stop_in_a_thread(run: Run) -> None:
+    """With what no future takes."""
+    REACTIONS.append(("stop", run))
+    raise StopIteration
+
+
+def notice_where(run: Run) -> None:
+    """Tells the thread."""
+    here = current_thread()
+    REACTIONS.append((f"{here.name} {here.daemon}", run))
+
+
+async def takes_and_fails(seconds: float) -> None:
+    """Fails after so long by the clock of the test."""
+    note()
+    await CLOCKS[0].sleep(seconds)
+    raise ConnectionError("on purpose")

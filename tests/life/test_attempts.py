@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import tenacity
 
-from asyncz import Backoff, NativeAsyncIOScheduler, Retry, Run, RunState
+from asyncz import Backoff, NativeAsyncIOScheduler, Retry, Run, RunState, Task
 from asyncz.events.constants import TASK_ERROR, TASK_EXECUTED, TASK_RETRYING, TASK_SKIPPED
 from asyncz.exceptions import SerializationError
+from asyncz.schedulers.local_attempts import Waiting
 from asyncz.testing import VirtualClock
 
 from . import jobs
@@ -240,3 +241,66 @@ async def test_a_wait_that_cannot_be_kept_is_refused(
     with pytest.raises(SerializationError, match="cannot keep the wait strategy Own"):
         await adding
     assert await scheduler.aget_tasks() == []
+
+
+async def test_a_task_that_is_deleted_while_an_attempt_goes_on_is_not_tried_again(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    policy = Retry(attempts=None, wait=1)
+    for name in ("a", "b"):
+        await scheduler.aadd_task(
+            jobs.takes_and_fails, "interval", hours=1, args=[5], id=name, retry=policy,
+            start_at=START,
+        )  # fmt: skip
+    await clock.advance(seconds=1)
+    await scheduler.adelete_task("a")
+    await clock.advance(seconds=30)
+    run = await the_run(scheduler)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "its task was deleted")
+    assert jobs.ATTEMPTS["a"] == 1
+    assert jobs.ATTEMPTS["b"] == 6
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_many_that_wait_are_not_gone_through_whenever_a_run_ends(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+    key: Any = vars(Waiting)["key"].fget
+
+    def count(waiting: Waiting) -> object:
+        looked.append(waiting)
+        return key(waiting)
+
+    await scheduler.aadd_tasks(
+        [Task(jobs.fails, args=[1], id=f"t{n}", retry=EVERY_10_S) for n in range(300)]
+    )
+    monkeypatch.setattr(Waiting, "key", property(count))
+    await clock.advance(seconds=5)
+    assert len(await scheduler.aget_runs(state="retrying", limit=500)) == 300
+    await clock.advance(seconds=10)
+    assert len(await scheduler.aget_runs(state="succeeded", limit=500)) == 300
+    assert len(looked) < 20 * 300
+
+
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_attempts_wait_for_a_place_one_after_the_other(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(
+        jobs.fails, "interval", seconds=10, args=[3], id="a", start_at=START, coalesce=False,
+        retry=Retry(attempts=2, wait=60),
+    )  # fmt: skip
+    scheduler.pause()
+    await clock.advance(seconds=25)
+    scheduler.resume()
+    await clock.advance(seconds=1)
+    await scheduler.aupdate_task("a", fn=jobs.takes, args=[3])
+    await scheduler.apause_task("a")
+    await clock.advance(seconds=61)
+    assert len(await scheduler.aget_runs("a", state="running")) == 1
+    await clock.advance(seconds=2)
+    await scheduler.acancel_run((await scheduler.aget_runs("a", state="retrying"))[0].id)
+    await clock.advance(seconds=4)
+    states = {run.state for run in await scheduler.aget_runs("a")}
+    assert states == {RunState.SUCCEEDED, RunState.CANCELLED}

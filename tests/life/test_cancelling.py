@@ -37,6 +37,20 @@ async def test_a_run_that_goes_on_is_cut_off(
     assert await scheduler.aget_task("a") is not None
 
 
+@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
+async def test_a_run_is_cancelled_before_its_first_step(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock
+) -> None:
+    await scheduler.aadd_task(jobs.never_ends, "interval", hours=1, id="a")
+    scheduler.run_task("a")
+    run = scheduler.get_runs("a")[0]
+    assert scheduler.cancel_run(run.id, by="ann").state is RunState.RUNNING
+    await clock.advance()
+    assert not jobs.ATTEMPTS
+    assert (await the_run(scheduler)).state is RunState.CANCELLED
+    assert not scheduler.instances
+
+
 async def test_a_run_that_waits_for_an_attempt_is_cancelled_at_once(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
@@ -49,6 +63,23 @@ async def test_a_run_that_waits_for_an_attempt_is_cancelled_at_once(
     await clock.advance(minutes=5)
     assert jobs.ATTEMPTS["a"] == 1
     assert await scheduler.acancel_run(run_id) == await scheduler.aget_run(run_id)
+
+
+async def test_one_that_takes_its_time_to_end_is_cancelled_all_the_same(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though its own time is over meanwhile; and not for ever."""
+    await scheduler.aadd_task(jobs.cleans_up, args=[3], id="short", timeout=5.0)
+    await scheduler.aadd_task(jobs.cleans_up, args=[99], id="long", timeout=5.0)
+    await clock.advance(seconds=3)
+    for run in await scheduler.aget_runs():
+        await scheduler.acancel_run(run.id, by="ann")
+    await clock.advance(seconds=20)
+    runs = {run.task_id: run for run in await scheduler.aget_runs()}
+    assert {run.reason for run in runs.values()} == {"cancelled by ann"}
+    assert {run.state for run in runs.values()} == {RunState.CANCELLED}
+    assert [runs["short"].finished_at, runs["long"].finished_at] == [after(6), after(8)]
+    assert "run of the task 'long' did not end within 5 s of being cancelled" in caplog.text
 
 
 async def test_what_has_ended_stays_as_it_is(

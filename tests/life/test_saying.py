@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from . import jobs
 from .conftest import MakeScheduler
 from .places import PERSISTENT
 from .test_attempts import EVERY_10_S, START, after, the_run
-from .test_timeouts import ended, in_real_time
 
 
 async def test_what_a_run_says_is_seen_while_it_goes_on(
@@ -33,6 +33,27 @@ async def test_what_a_run_says_is_seen_while_it_goes_on(
     run = await the_run(scheduler)
     assert (run.state, run.progress, run.message) == (RunState.SUCCEEDED, 1, "page 3 of 7")
     assert run.log == ("first", "second")
+
+
+@pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
+async def test_what_it_says_is_kept_at_most_once_a_second(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = scheduler._engine.stores["default"]
+    keep, kept = store.note_runs, []
+
+    async def note_runs(node_id: str, notes: Any) -> Any:
+        kept.append(clock.now())
+        return await keep(node_id, notes)
+
+    monkeypatch.setattr(type(store), "note_runs", lambda _, *given: note_runs(*given))
+    await scheduler.aadd_task(jobs.says_much, args=[20], id="a")
+    for _ in range(26):
+        await clock.advance(seconds=0.2)
+    run = await the_run(scheduler)
+    assert (run.state, run.progress, len(run.log)) == (RunState.SUCCEEDED, 1, 20)
+    assert 2 <= len(kept) <= 5
+    assert all((later - before).total_seconds() >= 1 for before, later in pairwise(kept))
 
 
 async def test_it_is_shown_with_the_task(
@@ -168,18 +189,6 @@ async def test_only_the_last_lines_are_kept(
     assert run.log[-1] == "half \\udcff"
 
 
-@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
-async def test_a_run_in_a_process_says_it_with_its_outcome(make_store: object) -> None:
-    scheduler = await in_real_time()
-    try:
-        await scheduler.aadd_task(jobs.says_in_a_process, id="a", executor="processes")
-        run = await ended(scheduler, "a")
-        assert (run.state, run.progress, run.log) == (RunState.SUCCEEDED, 0.5, ("from there",))
-        assert run.result == f"a 1 1 {run.id}"
-    finally:
-        await scheduler.shutdown(wait=False)
-
-
 async def test_what_it_returns_is_kept(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
@@ -198,6 +207,21 @@ async def test_what_it_returns_is_kept(
         "off": (None, None),
         "none": (None, None),
     }
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "𝄞", '"'])
+async def test_a_result_may_have_16_kib_of_utf_8(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, letter: str
+) -> None:
+    size = 2 if letter == '"' else len(letter.encode())
+    most = (16_384 - 2) // size  # two for the quotes around it
+    value = letter * most + "x" * (16_384 - 2 - most * size)
+    await scheduler.aadd_task(jobs.returns, args=[value], id="fits")
+    await scheduler.aadd_task(jobs.returns, args=[value + "x"], id="does not")
+    await clock.advance(seconds=1)
+    fits, longer = await the_run(scheduler, "fits"), await the_run(scheduler, "does not")
+    assert (fits.result, fits.result_repr) == (value, None)
+    assert (longer.result, longer.result_repr) == (None, repr(value)[:200])
 
 
 async def test_a_result_is_not_shown_in_a_repr(

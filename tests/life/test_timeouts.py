@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from asyncz import AsyncIOExecutor, NativeAsyncIOScheduler, Retry, RunState
-from asyncz.executors import ProcessPoolExecutor, ThreadPoolExecutor
+from asyncz.executors import ThreadPoolExecutor
 from asyncz.testing import VirtualClock
 
 from . import jobs
-from .test_attempts import after, the_run
-
-PATIENCE = 20.0
+from .test_attempts import START, after, the_run
 
 
 async def test_a_coroutine_is_cancelled(
@@ -29,6 +26,48 @@ async def test_a_coroutine_is_cancelled(
     assert (run.state, run.finished_at) == (RunState.FAILED, after(5))
     assert (run.error or "").startswith("RunTimeoutError: It took longer than its timeout of 5 s")
     assert (await the_run(scheduler, "short")).state is RunState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("fn", "args"), [(jobs.swallows, [1]), (jobs.cleans_up, [3]), (jobs.fails_to_clean_up, [])]
+)
+async def test_whatever_a_coroutine_does_when_it_is_cancelled_it_has_failed(
+    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, fn: Any, args: list[int]
+) -> None:
+    policy = Retry(attempts=2, wait=10, on=TimeoutError)
+    await scheduler.aadd_task(fn, args=args, id="a", timeout=5.0, retry=policy)
+    await clock.advance(seconds=9)
+    run = await the_run(scheduler)
+    assert (run.state, run.attempt) == (RunState.RETRYING, 1)
+    await clock.advance(seconds=40)
+    run = await the_run(scheduler)
+    assert (run.state, run.attempt, jobs.ATTEMPTS["a"]) == (RunState.FAILED, 2, 2)
+    assert (run.error or "").startswith("RunTimeoutError: It took longer than its timeout of 5 s")
+
+
+@pytest.mark.parametrize(("fn", "args"), [(jobs.swallows, [3]), (jobs.cleans_up, [100])])
+async def test_a_coroutine_that_does_not_end_is_left_alone(
+    scheduler: NativeAsyncIOScheduler,
+    clock: VirtualClock,
+    caplog: pytest.LogCaptureFixture,
+    fn: Any,
+    args: list[int],
+) -> None:
+    await scheduler.aadd_task(
+        fn, "interval", seconds=12, start_at=START, args=args, id="a", timeout=5.0
+    )
+    await clock.advance(seconds=9.9)
+    assert (await the_run(scheduler)).state is RunState.RUNNING
+    await clock.advance(seconds=0.2)
+    run = await the_run(scheduler)
+    assert (run.state, run.finished_at) == (RunState.FAILED, after(10))
+    assert (run.error or "").endswith("it was cancelled, and did not end.")
+    assert "run of the task 'a' did not end within 5 s of being cancelled" in caplog.text
+    await clock.advance(seconds=3)
+    assert jobs.ATTEMPTS["a"] == 2  # its place is free
+    await scheduler.adelete_task("a")
+    await clock.advance(seconds=400)
+    assert {run.state for run in await scheduler.aget_runs("a")} == {RunState.FAILED}
 
 
 async def test_each_attempt_has_its_time(
@@ -60,7 +99,6 @@ async def test_each_of_several_run_times_has_its_time(
     assert states == [RunState.FAILED, RunState.SUCCEEDED, RunState.SUCCEEDED]
 
 
-@pytest.mark.parametrize("make_store", ["memory", "sqlite"], indirect=True)
 @pytest.mark.parametrize("kind", [AsyncIOExecutor, ThreadPoolExecutor])
 async def test_a_thread_is_let_go(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock, kind: Any
@@ -78,43 +116,3 @@ async def test_a_thread_is_let_go(
     await clock.advance(seconds=1)
     assert (await the_run(scheduler, "b")).state is RunState.SUCCEEDED
     jobs.LET_GO.set()
-
-
-async def in_real_time(**options: Any) -> NativeAsyncIOScheduler:
-    """A scheduler with processes, on the clock of the machine."""
-    scheduler = NativeAsyncIOScheduler(timezone="UTC", shutdown_timeout=5)
-    await scheduler.aadd_executor(ProcessPoolExecutor(max_workers=2), "processes")
-    await scheduler.start()
-    return scheduler
-
-
-async def ended(scheduler: NativeAsyncIOScheduler, task_id: str) -> Any:
-    """Its run, once it has ended."""
-    async with asyncio.timeout(PATIENCE):
-        while not (runs := await scheduler.aget_runs(task_id)):
-            await asyncio.sleep(0.01)
-    return await scheduler.await_run(runs[0].id, timeout=PATIENCE)
-
-
-@pytest.mark.parametrize("make_store", ["memory"], indirect=True)
-async def test_a_process_is_killed_and_the_others_of_its_pool_begin_anew(
-    make_store: object,
-) -> None:
-    scheduler = await in_real_time()
-    try:
-        common: Any = {"executor": "processes", "mistrigger_grace_time": None}
-        await scheduler.aadd_task(jobs.sleeps, args=[0.0], id="warm", **common)
-        await ended(scheduler, "warm")
-        await scheduler.aadd_task(jobs.sleeps, args=[30.0], id="long", timeout=1.0, **common)
-        await scheduler.aadd_task(jobs.sleeps, args=[2.0], id="other", **common)
-        await scheduler.aadd_task(
-            jobs.sleeps, args=[2.0], id="once", delivery="at_most_once", **common
-        )
-        run = await ended(scheduler, "long")
-        assert run.state is RunState.FAILED
-        assert "its process was killed" in run.error
-        other, once = await ended(scheduler, "other"), await ended(scheduler, "once")
-        assert (other.state, other.result) == (RunState.SUCCEEDED, 1)
-        assert once.state in (RunState.FAILED, RunState.SUCCEEDED)
-    finally:
-        await scheduler.shutdown(wait=False)

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 from asyncz import History, NativeAsyncIOScheduler, Retry, RetryAfter, Skip
 from asyncz.runs.base import RunQuery

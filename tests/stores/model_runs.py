@@ -22,6 +22,7 @@ from asyncz.stores.cluster import (
     RunRef,
     Unrun,
 )
+from asyncz.stores.fates import why_ended
 from asyncz.tasks.base import Task
 
 __all__ = [
@@ -385,7 +386,8 @@ class ModelRuns:
                 taken.append(self._open_run(run))
             else:
                 ended.append((run.ref, state))
-                self._settle(run, all_as(run, state), now)
+                why = why_ended(state, run.owner, run.attempt)
+                self._settle(run, all_as(run, state, why), now)
         return Reaped(tuple(member.node.id for member in dead), tuple(taken), tuple(ended))
 
     def _fate(self, run: OpenedRun, max_attempts: int) -> RunState | None:

@@ -101,10 +101,8 @@ async def test_the_last_word_of_a_run_that_others_ended_is_kept(directory: Path)
         ((_, state),) = (await two.store.reap("two", bury=None, max_attempts=3)).ended
         assert state is RunState.LOST
         (run,) = await two.runs()
-        assert (run.message, run.reason) == (
-            "page 3",
-            "its worker is gone, and may have started it",
-        )
+        assert run.message == "page 3"
+        assert (run.reason or "").startswith("its worker one was killed")
 
 
 async def test_a_run_that_was_given_up_is_not_tried_again(directory: Path) -> None:
