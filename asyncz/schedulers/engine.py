@@ -23,7 +23,7 @@ from asyncz.events.constants import (
     STORE_REMOVED,
 )
 from asyncz.events.dispatch import EventDispatcher
-from asyncz.exceptions import ConfigurationError, ConflictError, PluginLookupError
+from asyncz.exceptions import ConfigurationError, ConflictError
 from asyncz.executors.base import BaseExecutor
 from asyncz.file_lock import FileLock
 from asyncz.schedulers.bridge import Bridge
@@ -31,7 +31,7 @@ from asyncz.schedulers.config import SchedulerOptions
 from asyncz.schedulers.lane import StoreLane
 from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.overdue import Overdue
-from asyncz.schedulers.plugins import PluginRegistry
+from asyncz.schedulers.plugins import PluginRegistry, pick
 from asyncz.schedulers.reaction_threads import ReactionThreads
 from asyncz.stores.base import BaseStore
 from asyncz.tasks.base import Task
@@ -153,11 +153,11 @@ class Engine:
 
     def store(self, alias: str) -> BaseStore:
         """The store of that alias. Raises PluginLookupError, which lists those there are."""
-        return _pick("store", self.stores, alias)
+        return pick("store", self.stores, alias)
 
     def executor(self, alias: str) -> BaseExecutor:
         """The executor of that alias. Raises PluginLookupError, which lists those there are."""
-        return _pick("executor", self.executors, alias)
+        return pick("executor", self.executors, alias)
 
     def lane(self, alias: str) -> StoreLane:
         """The lane of a store, for an operation on it.
@@ -165,7 +165,7 @@ class Engine:
         Raises:
             BlockingCallError: The store needs I/O and the operation must not wait.
         """
-        lane = _pick("store", self.lanes, alias)
+        lane = pick("store", self.lanes, alias)
         if not lane.store.in_process:
             self.bridge.check_may_wait(f"The store {alias!r} ({type(lane.store).__name__})")
         return lane
@@ -391,13 +391,3 @@ async def finished(result: Any) -> None:
     """Await what a plugin returned, if it is to be awaited."""
     if isawaitable(result):
         await result
-
-
-def _pick(kind: str, items: Mapping[str, T], alias: str) -> T:
-    try:
-        return items[alias]
-    except (KeyError, TypeError):
-        known = ", ".join(map(repr, items)) or "none"
-        raise PluginLookupError(
-            f"This scheduler has no {kind} {alias!r}; it has {known}."
-        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,7 +14,9 @@ from asyncz.executors.base import BaseExecutor
 from asyncz.stores.base import BaseStore
 from asyncz.triggers.base import BaseTrigger
 
-__all__ = ["PluginRegistry", "load_class"]
+__all__ = ["PluginRegistry", "load_class", "pick"]
+
+T = TypeVar("T")
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "trigger": {
@@ -194,3 +196,14 @@ class _TriggerTypes(Mapping[str, type[BaseTrigger]]):
 
     def __len__(self) -> int:
         return len(self._registry.names("trigger"))
+
+
+def pick(kind: str, items: Mapping[str, T], alias: str) -> T:
+    """The item of that alias. Raises PluginLookupError, which lists those there are."""
+    try:
+        return items[alias]
+    except (KeyError, TypeError):
+        known = ", ".join(map(repr, items)) or "none"
+        raise PluginLookupError(
+            f"This scheduler has no {kind} {alias!r}; it has {known}."
+        ) from None

@@ -20,11 +20,10 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 from sqlalchemy import URL, ColumnElement, Connection, MetaData, Table, select
-from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from asyncz.clock import SystemClock
-from asyncz.exceptions import StoreError, StoreFormatError
+from asyncz.exceptions import StoreError
 from asyncz.serializers.json import to_microseconds
 from asyncz.stores.base import ExpectingTasks
 from asyncz.stores.cluster import Pulse
@@ -36,9 +35,11 @@ from asyncz.stores.sqlalchemy_database import CallersTransaction, Database, OwnD
 from asyncz.stores.sqlalchemy_dialects import (
     async_url,
     check_database,
+    check_server,
     check_settings,
     is_in_memory,
     missing_directory,
+    running_loop,
 )
 from asyncz.stores.sqlalchemy_migrations import (
     SCHEMA_VERSION,
@@ -59,8 +60,6 @@ from asyncz.tasks.query import TaskQuery
 
 __all__ = ["SCHEMA_VERSION", "SQLAlchemyStore", "drop_tables", "make_tables", "upgrade_tables"]
 
-OLDEST_SQLITE = (3, 35)
-"""The first that can say which rows a statement has changed."""
 LONGEST_PLAIN_ID = 255
 HASHED = "sha256:"
 GOODBYE = 2.0
@@ -112,7 +111,7 @@ class SQLAlchemyStore(SQLClusterStore):
         self._rows = Rows(self._tables)
         self._own: OwnDatabase | None = None
         self._joined: CallersTransaction | None = None
-        self._home = _running_loop() if isinstance(given, AsyncEngine) else None
+        self._home = running_loop() if isinstance(given, AsyncEngine) else None
 
     @property
     def table(self) -> Table:
@@ -254,7 +253,7 @@ class SQLAlchemyStore(SQLClusterStore):
         """See to it that the tables are there, of the version that this release needs."""
 
         def look(connection: Connection, _: bool) -> int:
-            _check_server(connection.dialect)
+            check_server(connection.dialect)
             return read_version(connection, self._tables)
 
         def change(connection: Connection, _: bool) -> None:
@@ -394,19 +393,3 @@ class SQLAlchemyStore(SQLClusterStore):
             return find_rows(connection, self._rows, query, exclude, str(self.alias))
 
         return await self._database.run(work)
-
-
-def _check_server(dialect: Dialect) -> None:
-    version = dialect.server_version_info or ()
-    if dialect.name == "sqlite" and version < OLDEST_SQLITE:
-        raise StoreFormatError(
-            f"SQLite {'.'.join(map(str, version))} is too old, a SQLAlchemyStore needs "
-            f"{'.'.join(map(str, OLDEST_SQLITE))}; use a Python that is linked with a newer one."
-        )
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

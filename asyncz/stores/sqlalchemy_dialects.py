@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, Dialect, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
-from asyncz.exceptions import ConfigurationError
+from asyncz.exceptions import ConfigurationError, StoreFormatError
 from asyncz.stores.sqlalchemy_schema import IDENTIFIER, family_of
 
 __all__ = [
@@ -23,14 +23,18 @@ __all__ = [
     "async_url",
     "can_skip_locked",
     "check_database",
+    "check_server",
     "check_settings",
     "hang_up",
     "is_conflict_of_others",
     "is_in_memory",
     "make_engine",
     "missing_directory",
+    "running_loop",
 ]
 
+OLDEST_SQLITE = (3, 35)
+"""The first that can say which rows a statement has changed."""
 Settings = Mapping[str, str | int | float | None]
 
 FAMILIES = {
@@ -361,3 +365,21 @@ def hang_up(connection: Connection) -> bool:
     except Exception:  # it is closed already, or was not even open
         return False
     return True
+
+
+def check_server(dialect: Dialect) -> None:
+    """Raise StoreFormatError if a server cannot do what the statements ask of it."""
+    version = dialect.server_version_info or ()
+    if dialect.name == "sqlite" and version < OLDEST_SQLITE:
+        raise StoreFormatError(
+            f"SQLite {'.'.join(map(str, version))} is too old, a SQLAlchemyStore needs "
+            f"{'.'.join(map(str, OLDEST_SQLITE))}; use a Python that is linked with a newer one."
+        )
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from asyncz import AsyncIOScheduler, NativeAsyncIOScheduler
+from asyncz.schedulers import local_history
 from asyncz.testing import VirtualClock
 
 from . import jobs
@@ -104,13 +105,18 @@ async def test_one_scheduler_can_be_started_and_stopped_many_times(clock: Virtua
 
 
 async def test_runs_leave_no_memory(
-    scheduler: NativeAsyncIOScheduler, clock: VirtualClock, memory: Memory
+    scheduler: NativeAsyncIOScheduler,
+    clock: VirtualClock,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(local_history, "KEPT", 100)
+    monkeypatch.setattr(local_history, "SURPLUS", 100)
     scheduler.add_task(jobs.add_later, "interval", seconds=1, args=[1], id="a")
     scheduler.add_task(jobs.fail_later, "interval", seconds=1, id="b")
-    await clock.advance(minutes=10)  # which fills the store's history
+    await clock.advance(minutes=5)  # which fills the store's history, and has it tidied
     begin = memory()
-    await clock.advance(minutes=5)
+    await clock.advance(seconds=3 * 101)  # until it has been tidied thrice, and is as full again
     assert memory() - begin < 32 * 1024
 
 

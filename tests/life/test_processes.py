@@ -129,4 +129,4 @@ async def test_what_a_run_says_comes_back_with_its_outcome(worker: NativeAsyncIO
     await worker.aadd_task(jobs.says_in_a_process, id="a", **IN_A_PROCESS)
     run = await ended(worker, "a")
     assert (run.state, run.progress, run.log) == (RunState.SUCCEEDED, 0.5, ("from there",))
-    assert run.result == f"a 1 {run.id}"
+    assert run.result == f"a 1 1 {run.id}"
