@@ -37,6 +37,43 @@ the other, with nothing beside them. Another program that keeps the machine busy
 make one of these fail all the same, so each has three tries; the summary shows the ones that needed
 more than one. What fails in `tests/chaos` is a broken promise, which counts at once."""
 
+AGAIN = (
+    "tests/chaos/",
+    "tests/life/test_year.py",
+    "tests/simulation/",
+    "tests/stores/test_conformance.py::TestDictStore",
+    "tests/stores/test_conformance.py::TestEncryptedFileStore",
+    "tests/stores/test_conformance.py::TestModelStore",
+    "tests/stores/test_mongo_conformance.py::TestWithAClientOfMotor",
+    "tests/stores/test_redis_cluster_conformance.py::TestSharedEncryptedRedisStore",
+    "tests/stores/test_redis_cluster_conformance.py::TestSharedRedisStoreOnACluster",
+    "tests/stores/test_security_conformance.py",
+    "tests/stores/test_security_injection.py",
+    "tests/stores/test_sequences.py",
+    "tests/stores/test_sqlalchemy_cluster.py::TestMariaDB",
+    "tests/stores/test_sqlalchemy_cluster.py::TestPostgreSQL",
+    "tests/stores/test_sqlalchemy_conformance.py::TestMariaDB",
+    "tests/stores/test_sqlalchemy_conformance.py::TestPostgreSQL",
+    "tests/stores/test_sqlalchemy_rights.py",
+    "tests/stores/test_sqlalchemy_serialised.py",
+    "tests/triggers/test_differential.py",
+    "tests/triggers/test_properties.py",
+)
+"""What goes through code that other tests have gone through, with another driver or other values.
+To measure its coverage would take as long as the tests themselves."""
+
+LARGE = ("test_many_tasks", "test_ten_thousand_tasks_are_added_at_once")
+"""Likewise, of the suite for stores."""
+
+SECOND_DRIVERS = ("aiomysql", "psycopg")
+WITH_ONE_DRIVER = (
+    "tests/stores/test_sqlalchemy_attempts.py",
+    "tests/stores/test_sqlalchemy_queries.py",
+    "tests/stores/test_sqlalchemy_schema.py",
+    "tests/stores/test_sqlalchemy_transactions.py",
+)
+"""What the second drivers do at night only; the conformance suite has them every time."""
+
 PATIENCE = 5.0
 """Seconds that what a test has ended may take to be gone."""
 
@@ -45,13 +82,22 @@ NIGHTLY = os.environ.get("ASYNCZ_NIGHTLY") == "1"
 """Whether the long forms are wanted, and the same again with another driver or encrypted."""
 
 
+def is_for_the_night(item: pytest.Item) -> bool:
+    if item.get_closest_marker("nightly") is not None:
+        return True
+    file, _, name = item.nodeid.partition("::")
+    return file in WITH_ONE_DRIVER and any(driver in name for driver in SECOND_DRIVERS)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [] if NIGHTLY else [item for item in items if item.get_closest_marker("nightly")]
+    left_out = [] if NIGHTLY else [item for item in items if is_for_the_night(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         gone = set(left_out)
         items[:] = [item for item in items if item not in gone]
     for item in items:
+        if item.nodeid.startswith(AGAIN) or item.nodeid.endswith(LARGE):
+            item.add_marker(pytest.mark.no_cover)
         if item.nodeid.startswith(REAL_TIME):
             item.add_marker(pytest.mark.alone)
             if not item.nodeid.startswith("tests/chaos/"):

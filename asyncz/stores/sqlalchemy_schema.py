@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -141,18 +142,27 @@ def make_tables(
 
     Args:
         metadata: Where they are noted down, such as the app's own. Tables of these names that it
-            has already are taken.
+            has already are taken. Left out: one of ours, with the same tables for the same names.
         tablename: Of the tasks; the others begin with it.
         schema: Where they are; left out: the connection's default.
 
     Raises:
         ConfigurationError: A name is not allowed.
     """
-    metadata = MetaData() if metadata is None else metadata
     check_identifier(tablename, "tablename", LONGEST_TABLENAME)
     if schema is not None:
         check_identifier(schema, "schema")
-    schema = metadata.schema if schema is None else schema
+    if metadata is None:
+        return _our_tables(tablename, schema)
+    return _tables_in(metadata, tablename, metadata.schema if schema is None else schema)
+
+
+@lru_cache(maxsize=64)
+def _our_tables(tablename: str, schema: str | None) -> Tables:
+    return _tables_in(MetaData(), tablename, schema)
+
+
+def _tables_in(metadata: MetaData, tablename: str, schema: str | None) -> Tables:
     options: dict[str, Any] = {"schema": schema, "mysql_engine": "InnoDB"}
     options |= {"mariadb_engine": "InnoDB"}
     prefix = f"{schema}." if schema else ""

@@ -258,8 +258,9 @@ class KeepingTasks(SuiteBase):
 
     async def test_many_tasks(self) -> None:
         async with self.running() as store:
-            for number in range(MANY):
-                await store.add_task(make_task(f"t{number}", after(number % 100)))
+            for start in range(0, MANY, 100):
+                numbers = range(start, min(start + 100, MANY))
+                await store.add_tasks([make_task(f"t{n}", after(n % 100)) for n in numbers])
             assert len(await store.get_all_tasks()) == MANY
             assert len(await store.get_due_tasks(after(9))) == MANY // 10
             expected = [f"t{number}" for number in range(0, 300, 100)]

@@ -11,6 +11,8 @@ import pytest
 from asyncz.serializers import EncryptedSerializer
 from asyncz.stores.redis import RedisStore
 from asyncz.testing.store_suite import ClusterStoreConformance
+from asyncz.testing.store_suite_cluster import ClusterBase
+from asyncz.testing.store_suite_takeover import TakingOver
 from tests.services.redis import RedisClusterServers, RedisServer, new_keys, valkey_program
 
 KEY = "a key for the tests, long enough for that"
@@ -48,7 +50,9 @@ class TestSharedEncryptedRedisStore(TestSharedRedisStore):
         return RedisStore(**self.options, serializer=EncryptedSerializer(KEY))
 
 
-class TestSharedRedisStoreOnACluster(ClusterStoreConformance):
+class OnACluster(ClusterBase):
+    """A client of a cluster takes long to connect, three times for each case."""
+
     @pytest.fixture(autouse=True)
     def set_options(self, cluster: RedisClusterServers) -> None:
         tag = os.urandom(4).hex()
@@ -64,6 +68,15 @@ class TestSharedRedisStoreOnACluster(ClusterStoreConformance):
 
     async def another(self, store: Any) -> RedisStore:
         return await self.make_store()
+
+
+class TestTakingOverOnACluster(OnACluster, TakingOver):
+    """Which has each kind of script in it."""
+
+
+@pytest.mark.nightly
+class TestSharedRedisStoreOnACluster(OnACluster, ClusterStoreConformance):
+    """All of it."""
 
 
 @pytest.mark.nightly
