@@ -65,6 +65,15 @@ To measure its coverage would take as long as the tests themselves."""
 LARGE = ("test_many_tasks", "test_ten_thousand_tasks_are_added_at_once")
 """Likewise, of the suite for stores."""
 
+SERVERS = ("mariadb", "mongodb", "mysql", "postgresql", "redis")
+ON_EACH_STORE = (
+    "tests/life/",
+    "tests/stores/test_sqlalchemy_attempts.py",
+    "tests/stores/test_sqlalchemy_schema.py",
+    "tests/stores/test_sqlalchemy_transactions.py",
+)
+"""Likewise, but for the cases without a server: the code is the scheduler's."""
+
 SECOND_DRIVERS = ("aiomysql", "psycopg")
 WITH_ONE_DRIVER = (
     "tests/stores/test_sqlalchemy_attempts.py",
@@ -74,6 +83,13 @@ WITH_ONE_DRIVER = (
 )
 """What the second drivers do at night only; the conformance suite has them every time."""
 
+WITH_FEW_STORES = tuple(
+    f"tests/life/test_{name}.py"
+    for name in ("catching_up", "ends", "history", "overdue", "owed", "saying", "timeouts", "waits")
+)
+LATER_STORES = ("mongodb", "postgresql")
+"""On these stores the files above are run at night only; the others of `tests/life` every time."""
+
 PATIENCE = 5.0
 """Seconds that what a test has ended may take to be gone."""
 
@@ -82,10 +98,19 @@ NIGHTLY = os.environ.get("ASYNCZ_NIGHTLY") == "1"
 """Whether the long forms are wanted, and the same again with another driver or encrypted."""
 
 
+def is_again(name: str) -> bool:
+    """Whether its coverage need not be measured."""
+    if name.startswith(AGAIN) or name.endswith(LARGE):
+        return True
+    return name.startswith(ON_EACH_STORE) and any(f"[{server}" in name for server in SERVERS)
+
+
 def is_for_the_night(item: pytest.Item) -> bool:
     if item.get_closest_marker("nightly") is not None:
         return True
     file, _, name = item.nodeid.partition("::")
+    if file in WITH_FEW_STORES:
+        return any(f"[{store}" in name for store in LATER_STORES)
     return file in WITH_ONE_DRIVER and any(driver in name for driver in SECOND_DRIVERS)
 
 
@@ -96,7 +121,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         gone = set(left_out)
         items[:] = [item for item in items if item not in gone]
     for item in items:
-        if item.nodeid.startswith(AGAIN) or item.nodeid.endswith(LARGE):
+        if is_again(item.nodeid):
             item.add_marker(pytest.mark.no_cover)
         if item.nodeid.startswith(REAL_TIME):
             item.add_marker(pytest.mark.alone)

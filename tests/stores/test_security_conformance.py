@@ -43,6 +43,7 @@ class TestMongoDB(Encrypted, on_mongodb.TestWithAClientOfPyMongo):
     """See `on_mongodb`."""
 
 
+@pytest.mark.nightly
 class TestSQLite(Encrypted, on_sql.TestSQLite):
     """See `on_sql`."""
 

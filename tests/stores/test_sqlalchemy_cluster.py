@@ -44,6 +44,7 @@ class TestPostgreSQLWithAsyncpg(OnSQL):
     backend = "postgresql+asyncpg"
 
 
+@pytest.mark.nightly
 class TestPostgreSQLWithPsycopg(OnSQL):
     backend = "postgresql+psycopg"
 
