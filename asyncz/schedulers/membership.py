@@ -109,6 +109,8 @@ class Membership(OwnRuns):
         self._claim, self._claiming = None, ()
         await self._ask(self._store.join_node(self.node, lease))
         if self._has_left:
+            # The shutdown has said goodbye for the node before this one.
+            await self._ask(self._store.leave_node(self.node.id))
             raise SchedulerNotRunningError()
         self._is_fenced = False
         if pulse is not None:

@@ -121,7 +121,7 @@ def test_ten_can_start_at_once(place: Place) -> None:
         thread.join()
     assert errors == []
     assert place.database.tasks.count_documents({}) == 10
-    assert len(place.database.tasks.index_information()) == 8
+    assert len(place.database.tasks.index_information()) == 9
 
 
 # Adding, all or none.
