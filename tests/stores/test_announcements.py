@@ -175,7 +175,7 @@ async def test_a_new_run_time_is_announced(make: Make) -> None:
 async def test_what_a_shutdown_cuts_off_another_goes_on_with_at_once(make: Make) -> None:
     RUNS.clear()
     async with AsyncExitStack() as stays:
-        async with scheduler_on(make(), shutdown_timeout=0.1) as leaves:
+        async with scheduler_on(make(), shutdown_timeout=0.5) as leaves:
             await leaves.aadd_task(linger, "date", run_at=datetime.now(UTC), args=["a"], id="a")
             await until(lambda: RUNS == ["a"])
             await stays.enter_async_context(scheduler_on(make()))
