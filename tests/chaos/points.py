@@ -28,7 +28,7 @@ Call = Callable[..., Awaitable[Any]]
 CALLS = {
     "start": 1,
     "lookup_task": 1,
-    "update_task": 2,
+    "update_task_if": 2,
     "join_node": 1,
     "get_nodes": 1,
     "look": 3,
@@ -56,7 +56,7 @@ CALLS = {
 """What a worker asks its store for, and at which call of it it dies."""
 PULSE = frozenset({"open", "beat"})
 """Those of the heartbeat."""
-DECLARING = frozenset({"lookup_task", "update_task"})
+DECLARING = frozenset({"lookup_task", "update_task_if"})
 """What only a worker asks for that declares tasks."""
 AT_END = frozenset({"release_runs", "leave_node", "announce", "shutdown"})
 """What only a worker asks for that is told to end."""
