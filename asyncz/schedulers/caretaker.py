@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from asyncz.enums import Delivery, NodeState, RunState
 from asyncz.runs.base import RunQuery
-from asyncz.schedulers.courtesy import Courtesy
 from asyncz.schedulers.membership import Membership
 from asyncz.schedulers.nodes import has_ended
 from asyncz.schedulers.reactions import react_to_loss
@@ -54,7 +53,6 @@ class Caretaker:
         engine, alias, store: Whose.
         member: This scheduler in that store.
         ask: Awaits an operation of the store, within the store timeout.
-        courtesy: Is told whether there are others.
     """
 
     def __init__(
@@ -64,14 +62,12 @@ class Caretaker:
         store: ClusterStore,
         member: Membership,
         ask: Callable[[Awaitable[Any]], Awaitable[Any]],
-        courtesy: Courtesy,
     ) -> None:
         self._engine = engine
         self._alias = alias
         self._store = store
         self._member = member
         self._ask = ask
-        self._courtesy = courtesy
         self._suspects: set[RunRef] = set()
         self._losses: dict[RunRef, int] = {}
         """Runs of which a loss is still to be told, and how often it was tried in vain."""
@@ -90,7 +86,7 @@ class Caretaker:
             await self._react_to_losses()
         if now >= self._look_around_at:
             self._look_around_at = now + self._pause()
-            await self._look_around()
+            await self._see_off_the_dead()
         if now >= self._reap_at:
             self._reap_at = now + self._pause()
             await self._reap(looked.now if self._member.has_long_contact else None)
@@ -151,14 +147,10 @@ class Caretaker:
         """A third of the lease, more or less, so that nodes do not all do the same at once."""
         return self._engine.settings.lease / 3 * (0.9 + 0.2 * random())  # noqa: S311
 
-    async def _look_around(self) -> None:
-        """See who else is there. Do not wait for the leases of nodes on this machine whose
-        processes have ended."""
-        has_company = False
+    async def _see_off_the_dead(self) -> None:
+        """Do not wait for the leases of nodes on this machine whose processes have ended."""
         for record in await self._ask(self._store.get_nodes()):
-            if record.state not in (NodeState.ALIVE, NodeState.STALE):
-                continue
-            if has_ended(record.node):
+            if record.state in (NodeState.ALIVE, NodeState.STALE) and has_ended(record.node):
                 await self._ask(self._store.leave_node(record.node.id))
                 self._engine.logger.warning(
                     "The process of the scheduler %s on the store %r has ended; its runs are taken "
@@ -166,9 +158,6 @@ class Caretaker:
                     record.node.id,
                     self._alias,
                 )
-            elif record.state is NodeState.ALIVE and record.node.id != self._member.node.id:
-                has_company = True
-        self._courtesy.meet(has_company)
 
     async def take_left_overs(self) -> None:
         """Take over what the scheduler before has left, where there can be no other."""

@@ -54,8 +54,6 @@ class HandOver:
         self._has_rivals = False
         self._places = PLACES
         self._handed_over = 0
-        self.was_in_vain = False
-        """Whether nothing was due the last time that others had not seen to."""
         self.contested = Contested()
 
     @property
@@ -63,14 +61,10 @@ class HandOver:
         """Whether a store has not said yet what became of the last page."""
         return bool(self._unanswered)
 
-    async def drain(self, now: datetime, until: datetime) -> int:
-        """Hand over everything that was due `until` then, page by page, and return how many it was.
+    async def drain(self, now: datetime) -> int:
+        """Hand over everything that is due at `now`, page by page, and return how many it was.
 
         The event loop gets its turn after each page, and sooner when planning one takes long.
-
-        Args:
-            now: The store's time.
-            until: What has become due later than this is left to others.
         """
         engine, lane = self._engine, self._lane
         moment = engine.clock.monotonic()
@@ -79,12 +73,12 @@ class HandOver:
             passed_over |= lane.holds.held_at(moment)
         page = PAGE if lane.store.in_process else IO_PAGE
         self._has_rivals, self._places = False, PLACES
-        self._handed_over, self.was_in_vain = 0, not passed_over
+        self._handed_over = 0
         collection = PagedCollection()
         try:
             while engine.is_claiming:
                 async with lane.exclusive():
-                    is_last = await self._take_page(now, until, page, passed_over)
+                    is_last = await self._take_page(now, page, passed_over)
                 if is_last:
                     break
                 await asyncio.sleep(0)
@@ -94,13 +88,11 @@ class HandOver:
             collection.end()
         return self._handed_over
 
-    async def _take_page(
-        self, now: datetime, until: datetime, page: int, passed_over: set[str]
-    ) -> bool:
+    async def _take_page(self, now: datetime, page: int, passed_over: set[str]) -> bool:
         """Hand over so many tasks at most; whether there are no more."""
         if self._unanswered:
             await self._hand_over(self._unanswered, passed_over)
-        due, is_all = await self._next_page(until, page, passed_over)
+        due, is_all = await self._next_page(now, page, passed_over)
         while due and self._engine.is_claiming:
             steps, planned = self._plan_page(due, now, passed_over)
             await self._hand_over(steps, passed_over)
@@ -183,7 +175,6 @@ class HandOver:
                 self._pass_over(step[0], passed_over, what)
             else:
                 self._not_run(step, what)
-        self.was_in_vain = self.was_in_vain and lost == len(steps)
         self._has_rivals = self._has_rivals or lost > RIVALS
         self._handed_over += len(won)
         if not ledger.may_have_to_wait(won):
@@ -244,7 +235,6 @@ class HandOver:
 
     def _hold(self, task_id: str, error: BaseException) -> None:
         engine, lane = self._engine, self._lane
-        self.was_in_vain = False
         text = f"{type(error).__name__}: {reason(error)}"
         if lane.holds.hold(task_id, text, engine.clock.monotonic()):
             engine.logger.error(

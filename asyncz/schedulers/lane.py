@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from asyncz.clock import Timer
@@ -18,7 +18,6 @@ from asyncz.events.constants import (
 from asyncz.exceptions import StoreError, StoreTimeoutError
 from asyncz.schedulers.announcing import Announcer
 from asyncz.schedulers.caretaker import Caretaker
-from asyncz.schedulers.courtesy import Courtesy
 from asyncz.schedulers.handover import HandOver
 from asyncz.schedulers.holds import HoldBook
 from asyncz.schedulers.ledger import Ledger
@@ -71,7 +70,6 @@ class StoreLane:
         self._again = False
         self._stopped = False
         self._hand_over = HandOver(engine, self)
-        self._courtesy = Courtesy()
         self.ledger: Ledger
         self._caretaker: Caretaker | None = None
         self._announcer: Announcer | None = None
@@ -79,7 +77,7 @@ class StoreLane:
             member = Membership(engine, alias, store, self.call, self.wakeup, self.wake_for)
             self.ledger = member
             self._announcer = Announcer(alias, store, member, self.call)
-            self._caretaker = Caretaker(engine, alias, store, member, self.call, self._courtesy)
+            self._caretaker = Caretaker(engine, alias, store, member, self.call)
         else:
             self.ledger = LocalRuns(engine, alias, store, self.call, self.wake_for)
 
@@ -105,15 +103,15 @@ class StoreLane:
         """
         if moment is None:
             return
-        left = moment.timestamp() - self.now().timestamp()
-        if left < self._engine.settings.poll_interval:
-            self._courtesy.is_asked()
-            if self._announcer is not None and self._announcer.can_announce:
+        if self._announcer is not None and self._announcer.can_announce:
+            left = moment.timestamp() - self.now().timestamp()
+            if left < self._engine.settings.poll_interval:
                 self._announcer.announce_soon()
         if self._turn is not None:
             # Not a pass more for each of many tasks that are added one after the other.
             self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
             return
+        left = moment.timestamp() - self.now().timestamp()
         if left < self._wake_at - self._engine.clock.monotonic():
             self.wakeup()
 
@@ -212,49 +210,24 @@ class StoreLane:
             began = self._engine.clock.monotonic()
             looked = await self.ledger.look()
             if looked is None or self._caretaker is None:
-                now = self._engine.clock.now()
-                await self._hand_over.drain(now, now)
+                await self._hand_over.drain(self._engine.clock.now())
                 await self._attend_alone()
                 return await self._sleep_time()
             if not self.ledger.is_trusted:
                 return poll_interval  # nothing is claimed without a lease
             await self._caretaker.maintain(looked)
             self._look_again_at = began + min(poll_interval, LOOK_EVERY)
-            is_due = self._is_ours(looked.next_run_time, looked.now)
-            if not (is_due or self._hand_over.waits_for_an_answer or self.holds):
+            if not (_is_due(looked) or self._hand_over.waits_for_an_answer or self.holds):
                 return self._until_next_look(looked)
             now = looked.now
-        delay = await self._leave_to_others()
-        if delay is not None:
-            return min(delay, poll_interval)
-        handed_over = await self._drain(now)
-        if self._in_a_row >= BUSY and handed_over and not self._courtesy.pause:
+        handed_over = await self._hand_over.drain(now)
+        if self._in_a_row >= BUSY and handed_over:
             # While more was due each time, it takes less to try than to ask when the next one is.
             self._due_at = now
             return 0.0
         delay = min(await self._sleep_time(), poll_interval)
         self._in_a_row = self._in_a_row + 1 if handed_over and delay <= 0.0 else 0
         return delay
-
-    async def _leave_to_others(self) -> float | None:
-        """The seconds until something may be this scheduler's affair; None: something is."""
-        if not self._courtesy.pause or self._hand_over.waits_for_an_answer:
-            return None
-        delay = await self._sleep_time()
-        if delay <= 0:
-            return None
-        self._courtesy.came_in_vain()
-        return delay
-
-    async def _drain(self, now: datetime) -> int:
-        """Hand over what is due and is not left to others; how much it was."""
-        courtesy, hand_over = self._courtesy, self._hand_over
-        handed_over = await hand_over.drain(now, now - timedelta(seconds=courtesy.pause))
-        if handed_over:
-            courtesy.was_needed(handed_over)
-        elif hand_over.was_in_vain:
-            courtesy.came_in_vain()
-        return handed_over
 
     async def _attend_alone(self) -> None:
         """What waits for another attempt, where nobody else is there to look for it."""
@@ -274,20 +247,14 @@ class StoreLane:
         if self._due_at is None or not is_fresh or not self.ledger.is_trusted:
             return None
         now = self.now()
-        return now if self._is_ours(self._due_at, now) else None
-
-    def _is_ours(self, due: datetime | None, now: datetime) -> bool:
-        """Whether something is due, and has been for as long as it is left to others."""
-        return due is not None and (now - due).total_seconds() >= self._courtesy.pause
+        return now if self._due_at <= now else None
 
     def _until_next_look(self, looked: Look) -> float:
         self._due_at = looked.next_run_time
         delay = min(self._engine.clock.longest_wait, self._engine.settings.poll_interval)
-        if looked.next_run_time is not None:
-            left = (looked.next_run_time - looked.now).total_seconds() + self._courtesy.pause
-            delay = min(delay, left if left > 0 else delay)
-        if looked.attend_at is not None and looked.attend_at > looked.now:
-            delay = min(delay, (looked.attend_at - looked.now).total_seconds())
+        for moment in (looked.next_run_time, looked.attend_at):
+            if moment is not None and moment > looked.now:
+                delay = min(delay, (moment - looked.now).total_seconds())
         return delay
 
     def look_again(self) -> None:
@@ -352,8 +319,7 @@ class StoreLane:
                     delay = min(delay, max(0.0, retry - clock.monotonic()))
         self._due_at = moment = await self.ask(self.store.get_next_run_time(after))
         if moment is not None:
-            left = (moment - self.now()).total_seconds() + self._courtesy.pause
-            delay = min(delay, max(0.0, left))
+            delay = min(delay, max(0.0, (moment - self.now()).total_seconds()))
         if (moment := self.ledger.attend_at) is not None:
             # One that is due already waits for the end of another run, which wakes the lane.
             left = (moment - self.now()).total_seconds()
@@ -384,3 +350,7 @@ class StoreLane:
             self._failures = 0
             self._engine.logger.info("The store %r answers again.", self.alias)
             self._engine.dispatch(SchedulerEvent(code=STORE_RECOVERED, alias=self.alias))
+
+
+def _is_due(looked: Look) -> bool:
+    return looked.next_run_time is not None and looked.next_run_time <= looked.now
