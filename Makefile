@@ -50,7 +50,8 @@ demo-cluster: $(VENV)/.demo.installed
 test: $(VENV)/.test.installed
 	@$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n 4 --dist loadscope $(PYTEST_ARGS) $(OR_NONE)
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m alone $(PYTEST_ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m alone --ignore=tests/chaos -n 2 --dist loadfile $(PYTEST_ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m alone $(PYTEST_ARGS) tests/chaos $(OR_NONE)
 	@$(BIN)/python -m coverage report --fail-under=95
 
 nightly: $(VENV)/.test.installed

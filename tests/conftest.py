@@ -32,15 +32,16 @@ REAL_TIME = (
     "tests/schedulers/test_file_takeover.py",
     "tests/stores/test_restarts.py",
 )
-"""Workers and servers that are killed, frozen and restarted, on the real clock. They run one after
-the other, with nothing beside them. Another program that keeps the machine busy for a second can
+"""Workers and servers that are killed, frozen and restarted, on the real clock. Those of the chaos
+run one after the other, with nothing beside them; of the others, which mostly wait, two at a time.
+Another program that keeps the machine busy for a second can
 make one of these fail all the same, so each has three tries; the summary shows the ones that needed
 more than one. What fails in `tests/chaos` is a broken promise, which counts at once."""
 
 AGAIN = (
     "tests/chaos/",
     "tests/life/test_year.py",
-    "tests/simulation/",
+    "tests/simulation/test_simulation.py",
     "tests/stores/test_conformance.py::TestDictStore",
     "tests/stores/test_conformance.py::TestEncryptedFileStore",
     "tests/stores/test_conformance.py::TestModelStore",
@@ -49,7 +50,12 @@ AGAIN = (
     "tests/stores/test_redis_cluster_conformance.py::TestSharedRedisStoreOnACluster",
     "tests/stores/test_security_conformance.py",
     "tests/stores/test_security_injection.py",
-    "tests/stores/test_sequences.py",
+    "tests/stores/test_sequences.py::TestDictStore",
+    "tests/stores/test_sequences.py::TestMariaDB",
+    "tests/stores/test_sequences.py::TestMongoDB",
+    "tests/stores/test_sequences.py::TestPostgreSQL",
+    "tests/stores/test_sequences.py::TestRedis",
+    "tests/stores/test_sequences.py::TestSQLite",
     "tests/stores/test_sqlalchemy_cluster.py::TestMariaDB",
     "tests/stores/test_sqlalchemy_cluster.py::TestPostgreSQL",
     "tests/stores/test_sqlalchemy_conformance.py::TestMariaDB",
@@ -63,7 +69,7 @@ AGAIN = (
 To measure its coverage would take as long as the tests themselves."""
 
 LARGE = ("test_many_tasks", "test_ten_thousand_tasks_are_added_at_once")
-"""Likewise, of the suite for stores."""
+"""Likewise, of the suite for stores. What is the same again does them at night only."""
 
 SERVERS = ("mariadb", "mongodb", "mysql", "postgresql", "redis")
 ON_EACH_STORE = (
@@ -79,6 +85,7 @@ WITH_ONE_DRIVER = (
     "tests/stores/test_sqlalchemy_attempts.py",
     "tests/stores/test_sqlalchemy_queries.py",
     "tests/stores/test_sqlalchemy_schema.py",
+    "tests/stores/test_sqlalchemy_store.py",
     "tests/stores/test_sqlalchemy_transactions.py",
 )
 """What the second drivers do at night only; the conformance suite has them every time."""
@@ -107,6 +114,8 @@ def is_again(name: str) -> bool:
 
 def is_for_the_night(item: pytest.Item) -> bool:
     if item.get_closest_marker("nightly") is not None:
+        return True
+    if item.nodeid.startswith(AGAIN) and item.nodeid.endswith(LARGE):
         return True
     file, _, name = item.nodeid.partition("::")
     if file in WITH_FEW_STORES:
