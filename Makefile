@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
-# What PYTEST_ARGS selects may all be in the other half.
+# What PYTEST_ARGS selects may all be in the other parts.
 OR_NONE = || [ $$? -eq 5 ]
 STORE ?= postgresql
 FAULT ?= killed
@@ -49,9 +49,9 @@ demo-cluster: $(VENV)/.demo.installed
 
 test: $(VENV)/.test.installed
 	@$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n 4 --dist loadscope $(PYTEST_ARGS) $(OR_NONE)
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m alone --ignore=tests/chaos -n 2 --dist loadfile $(PYTEST_ARGS) $(OR_NONE)
-	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m alone $(PYTEST_ARGS) tests/chaos $(OR_NONE)
+	$(BIN)/python -m pytest --cov --cov-report= -m "not alone" -n 4 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m "alone and not chaos" -n 2 --dist loadfile $(PYTEST_ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest --cov --cov-append --cov-report= -m chaos $(PYTEST_ARGS) $(OR_NONE)
 	@$(BIN)/python -m coverage report --fail-under=95
 
 nightly: $(VENV)/.test.installed

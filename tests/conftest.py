@@ -34,9 +34,9 @@ REAL_TIME = (
 )
 """Workers and servers that are killed, frozen and restarted, on the real clock. Those of the chaos
 run one after the other, with nothing beside them; of the others, which mostly wait, two at a time.
-Another program that keeps the machine busy for a second can
-make one of these fail all the same, so each has three tries; the summary shows the ones that needed
-more than one. What fails in `tests/chaos` is a broken promise, which counts at once."""
+Another program that keeps the machine busy for a second can make one of these fail all the same, so
+each has three tries; the summary shows the ones that needed more than one. What fails in
+`tests/chaos` is a broken promise, which counts at once."""
 
 AGAIN = (
     "tests/chaos/",
@@ -134,8 +134,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.no_cover)
         if item.nodeid.startswith(REAL_TIME):
             item.add_marker(pytest.mark.alone)
-            if not item.nodeid.startswith("tests/chaos/"):
-                item.add_marker(pytest.mark.flaky(reruns=2))
+            is_chaos = item.nodeid.startswith("tests/chaos/")
+            item.add_marker(pytest.mark.chaos if is_chaos else pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture
