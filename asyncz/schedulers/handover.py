@@ -31,9 +31,6 @@ __all__ = ["HandOver"]
 PAGE = 64
 """Tasks that are taken at a time from a store in this process. What they start lives at once, and
 few enough objects do not set off the garbage collector, whose pauses are longer than ours."""
-IO_PAGE = 192
-"""The same for other stores, where each page costs a few round trips. What a page needs is now and
-then made in one go, and with more of it the event loop would wait too long for its turn."""
 PLACES = 64
 """Pages of a backlog among which those who hand it over together choose."""
 RIVALS = 8
@@ -71,7 +68,7 @@ class HandOver:
         passed_over = self.contested.begin(moment)
         if lane.holds:
             passed_over |= lane.holds.held_at(moment)
-        page = PAGE if lane.store.in_process else IO_PAGE
+        page = PAGE if lane.store.in_process else lane.store.due_page
         self._has_rivals, self._places = False, PLACES
         self._handed_over = 0
         collection = PagedCollection()

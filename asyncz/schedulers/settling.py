@@ -24,8 +24,6 @@ __all__ = ["CHANGED", "PAUSE", "PAUSED", "TRIES", "Due", "Settling", "changed_by
 TRIES = 5
 PAUSE = 0.01
 """Seconds to leave a task to whoever is about to move it on."""
-PAGE = 192
-"""Tasks that are settled in one go before all are deleted."""
 
 
 class Why(NamedTuple):
@@ -135,7 +133,7 @@ class Settling(Queries):
         """Record what all tasks of a store owe that are about to be deleted, page by page."""
         in_vain = 0
         while in_vain < TRIES:  # what somebody else has in hand then, that one accounts for
-            tasks = await lane.call(lane.store.get_due_tasks(lane.now(), PAGE))
+            tasks = await lane.call(lane.store.get_due_tasks(lane.now(), lane.store.due_page))
             if not tasks:
                 return
             if await self._settle_page(lane, tasks):

@@ -143,6 +143,15 @@ class BaseStore(BaseModel):
         # Ordinary attributes: Pydantic's private ones take several times as long to find.
         self._host: StoreHost | None = None
 
+    @property
+    def due_page(self) -> int:
+        """How many due tasks a pass takes at a time, unless the store is in this process.
+
+        Each page costs a few round trips. What it starts begins in one go, and with more of it the
+        event loop would wait too long for its turn.
+        """
+        return 192
+
     async def start(self, scheduler: StoreHost, alias: str) -> None:
         """Get ready: connect, make tables or directories.
 

@@ -18,6 +18,7 @@ from enum import Enum
 from itertools import islice
 from typing import Any
 
+from bson.int64 import Int64
 from bson.objectid import ObjectId
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -167,7 +168,7 @@ class MongoAdding:
                 f"The store {self._alias!r} (MongoDBStore): adding {len(rows)} tasks took so long "
                 "that they were given up; nothing was added. Add fewer at a time."
             )
-        await self._publish(token)
+        await self._publish(token, rows[len(rows) // 2].order)
         return None
 
     async def _insert_abreast(self, chunks: Sequence[Sequence[Row]], token: ObjectId) -> str | None:
@@ -210,10 +211,24 @@ class MongoAdding:
         found = await self._meta.find_one({"_id": token})
         return found is not None and found["state"] == state
 
-    async def _publish(self, token: ObjectId) -> None:
-        change: list[Document] = [{"$set": {"next_run": "$staged.next_run"}}, {"$unset": "staged"}]
-        await repeated(lambda: self._tasks.update_many({"staged.call": token}, change))
+    async def _publish(self, token: ObjectId, middle: int | None = None) -> None:
+        """Let the documents of a call count.
+
+        Args:
+            token: The call's.
+            middle: The order of one in the middle, if it is known: the server changes one document
+                after the other, and two halves at the same time.
+        """
+        halves: list[Document] = [{}]
+        if middle is not None:
+            halves = [{"order": {"$lt": Int64(middle)}}, {"order": {"$gte": Int64(middle)}}]
+        await asyncio.gather(*(self._publish_those(token, half) for half in halves))
         await self._meta.delete_one({"_id": token})
+
+    async def _publish_those(self, token: ObjectId, wanted: Document) -> None:
+        change: list[Document] = [{"$set": {"next_run": "$staged.next_run"}}, {"$unset": "staged"}]
+        those = {"staged.call": token, **wanted}
+        await repeated(lambda: self._tasks.update_many(those, change))
 
     async def _drop(self, token: ObjectId) -> None:
         """Give up a call of our own; it sends nothing any more."""

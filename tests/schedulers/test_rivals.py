@@ -29,7 +29,7 @@ async def test_they_choose_different_pages_and_leave_nothing(
 ) -> None:
     RUNS.clear()
     monkeypatch.setattr(handover, "RIVALS", 0)
-    monkeypatch.setattr(handover, "IO_PAGE", 16)
+    monkeypatch.setattr(SQLAlchemyStore, "due_page", 16)
     chosen: list[int] = []
 
     class Watched(SQLAlchemyStore):
