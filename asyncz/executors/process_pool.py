@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
+from threading import Thread
 from traceback import format_exception_only
 from typing import Any
 
@@ -210,8 +211,17 @@ def _end_all(processes: list[Any], timeout: float) -> None:
 def _begin_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     # Ctrl-C reaches the whole process group; when the workers end is up to the scheduler.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, name="asyncz-parent", daemon=True).start()
     if initializer is not None:
         initializer(*initargs)
+
+
+def _end_with_parent() -> None:
+    """End this process when the scheduler's is killed: nobody would hear of what it does, another
+    scheduler may run it again, and the standard pool would let it wait for more for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Sent(Going):

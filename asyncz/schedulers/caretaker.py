@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncz.enums import Delivery, NodeState, RunState
 from asyncz.runs.base import RunQuery
+from asyncz.schedulers.collecting import short_lived
 from asyncz.schedulers.membership import Membership
 from asyncz.schedulers.nodes import has_ended
 from asyncz.schedulers.reactions import react_to_loss
@@ -30,7 +31,7 @@ from asyncz.tasks.base import Task
 if TYPE_CHECKING:
     from asyncz.schedulers.engine import Engine
 
-__all__ = ["Caretaker"]
+__all__ = ["FORGOTTEN", "Caretaker"]
 
 MAX_ATTEMPTS = 3
 """How often a run is started whose worker is killed each time."""
@@ -42,8 +43,10 @@ FIRST_PATIENCE = 0.5
 FIRST_HUSH = 0.05
 """The same for what is to be tried again or cancelled, and could not be."""
 FORGET_EVERY = 600.0
-FORGOTTEN = 1_000
-"""Runs that a store forgets at a time."""
+FORGOTTEN = 500
+"""Runs that a store forgets by one call."""
+FORGETTING = 2
+"""Calls in one pass: what is due has to wait for them."""
 
 
 class Caretaker:
@@ -101,10 +104,17 @@ class Caretaker:
         if now >= self._audit_at:
             self._audit_at = now + self._pause()
             await self._audit()
-        if now >= self._forget_at:
-            forgotten = await self._ask(self._store.forget_runs(looked.now - self._keep_for()))
-            if forgotten < FORGOTTEN:  # otherwise the next pass goes on with it
-                self._forget_at = now + FORGET_EVERY
+        if now >= self._forget_at and not await self._forget(looked.now - self._keep_for()):
+            self._forget_at = now + FORGET_EVERY
+
+    async def _forget(self, before: datetime) -> bool:
+        """Forget some runs; whether there may be more, for the next pass to go on with."""
+        for _ in range(FORGETTING):
+            async with short_lived():
+                forgotten = await self._ask(self._store.forget_runs(before, FORGOTTEN))
+            if forgotten < FORGOTTEN:
+                return False
+        return True
 
     async def _attend_patiently(self, now: float) -> None:
         """`attend`, but less often while there is only what somebody else has to see to."""

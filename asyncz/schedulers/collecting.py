@@ -5,22 +5,26 @@ is there the second time counts as old. In the middle of a page that waits for a
 belongs to it is there. After some pages so much has seemingly grown old that everything in the
 process is looked at, which stops it for 20 ms and more.
 
-So while a backlog is handed over, young objects are looked at between pages, when nearly all of
-them have gone, and only then, unless very many are made.
+So while a backlog is handed over, or a long history forgotten, young objects are looked at between
+pages, when nearly all of them have gone, and only then, unless very many are made.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from threading import Lock
 
-__all__ = ["PagedCollection"]
+__all__ = ["PagedCollection", "short_lived"]
 
 MANY = 50_000
 """Objects more than have gone after which the collector looks at them all the same. A page comes
 to some thousands; what the app's own code makes meanwhile counts too."""
 PAGES_UNTIL_OLD = 16
 """Pages after which what is still there may count as old."""
+ITS_TURN = 0.001
 
 _lock = Lock()
 _backlogs = 0
@@ -46,6 +50,18 @@ class PagedCollection:
         if self._pages:
             self._pages = 0
             _end()
+
+
+@asynccontextmanager
+async def short_lived() -> AsyncIterator[None]:
+    """Within it, one page is in hand; what belongs to it has gone by the end."""
+    _begin()
+    try:
+        yield
+        # A driver's thread lets go of what it was called with when it gets its turn.
+        await asyncio.sleep(ITS_TURN)
+    finally:
+        _end()
 
 
 def _begin() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from random import random
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncz.enums import RunState
 from asyncz.runs.policy import FAILURES, History
+from asyncz.schedulers.collecting import short_lived
 from asyncz.schedulers.finding import allowance
 from asyncz.stores.cluster import ClusterStore
 from asyncz.stores.quarantine import reason
@@ -131,10 +131,10 @@ class Pruner:
         before = self._now() - part.age
         forgotten = AT_ONCE
         while forgotten >= AT_ONCE and self._engine.is_claiming:
-            forgotten = await self._ask(
-                self._store.prune_runs(task_id, part.states, part.keep, before, AT_ONCE)
-            )
-            await asyncio.sleep(0)
+            async with short_lived():
+                forgotten = await self._ask(
+                    self._store.prune_runs(task_id, part.states, part.keep, before, AT_ONCE)
+                )
 
 
 def _parts(task: Task, history: History) -> Iterator[_Part]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 started: list[str] = []
@@ -92,3 +94,11 @@ def _refuse() -> NoReturn:
 
 def take(value: object) -> None:
     """Accepts anything."""
+
+
+def hold_a_lock(path: str) -> None:
+    """Until its process ends, after saying which one that is."""
+    with Path(path).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        print(os.getpid(), file=file, flush=True)
+        threading.Event().wait()

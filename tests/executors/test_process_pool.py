@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import multiprocessing
 import os
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 import pytest_asyncio
@@ -215,6 +219,41 @@ async def test_the_processes_are_gone_after_a_shutdown(clock: VirtualClock) -> N
         (fired,) = await fire(scheduler, clock, (jobs.own_pid, []))
         assert _is_alive(fired.return_value)
     assert not _is_alive(fired.return_value)
+
+
+async def _hold(path: str) -> None:
+    async with NativeAsyncIOScheduler(timezone="UTC") as scheduler:
+        scheduler.add_executor(ProcessPoolExecutor(max_workers=2), "processes")
+        scheduler.add_task(jobs.hold_a_lock, args=[path], executor="processes", id="held")
+        scheduler.add_task(jobs.own_pid, executor="processes", id="idle")
+        await asyncio.Event().wait()
+
+
+def _schedule(path: str) -> None:
+    asyncio.run(_hold(path))
+
+
+async def test_the_processes_end_with_their_scheduler(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    killed = multiprocessing.get_context("spawn").Process(target=_schedule, args=(str(lock),))
+    killed.start()
+    try:
+        await until(lambda: lock.exists() and bool(lock.read_text()), 30)
+    finally:
+        killed.kill()
+        await asyncio.to_thread(killed.join)
+        killed.close()
+    # Not by its number: it may not have been taken away by whoever has inherited it.
+    with lock.open() as file:
+        await until(lambda: _can_lock(file), 10)
+
+
+def _can_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def test_a_worker_misses_what_is_too_late_by_the_clock_of_the_machine() -> None:

@@ -10,10 +10,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asyncz import NativeAsyncIOScheduler, Run, RunState
+import pytest
+
+from asyncz import NativeAsyncIOScheduler, Retry, Run, RunState
 from asyncz.testing import VirtualClock
 
 from . import jobs
+from .places import PERSISTENT, MakeStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = 60.0
@@ -37,6 +40,36 @@ async def test_a_long_gap_is_one_record(
     assert folded.scheduled_time == START + timedelta(seconds=1)
     assert folded.last_scheduled_time == START + timedelta(seconds=86_399)
     assert folded.state in (RunState.COALESCED, RunState.MISSED)
+
+
+async def the_run(scheduler: NativeAsyncIOScheduler, state: RunState) -> Run:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            for run in await scheduler.aget_runs("a"):
+                if run.state is state:
+                    return run
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("make_store", PERSISTENT, indirect=True)
+async def test_an_attempt_moves_to_another_worker(make_store: MakeStore) -> None:
+    """On the real clock: on a virtual one a scheduler takes itself for the only one."""
+    first, second = (
+        NativeAsyncIOScheduler(stores={"default": make_store()}, timezone="UTC", poll_interval=0.2)
+        for _ in range(2)
+    )
+    policy = Retry(attempts=3, wait=1)
+    async with first, second:
+        second.pause()
+        await first.aadd_task(jobs.fails, args=[2], id="a", retry=policy)
+        before = await the_run(first, RunState.RETRYING)
+        first.pause()
+        second.resume()
+        after = await the_run(second, RunState.SUCCEEDED)
+    assert (after.attempt, after.result) == (3, "done")
+    assert after.owner != before.owner
+    assert [("a", number, before.id) for number in (1, 2, 3)] == jobs.KEYS
+    assert sorted(set(jobs.FENCES)) == jobs.FENCES
 
 
 # Processes.
