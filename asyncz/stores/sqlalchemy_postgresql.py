@@ -202,23 +202,26 @@ FIND_LAST = """
     ) AS r
 """
 
+# By the key, not by `ctid`: that of a row which a note, or a wish to cancel it, has just changed is
+# another one, and the run would count as somebody else's.
 END = """
     UPDATE {runs} r SET
         state = f.state, active = NULL, details = f.details, record = NULL,
         attend_us = NULL, asked = NULL, finished_us = COALESCE(:now, {now})
     FROM (
-        SELECT q.id, s.state, s.details
+        SELECT s.task, s.run_us, s.kind, q.added, s.state, s.details
         FROM unnest(:tasks, :instants, :kinds, :tokens, :states, :details)
             AS s(task, run_us, kind, token, state, details)
         CROSS JOIN LATERAL (
-            SELECT o.ctid AS id FROM {runs} o
+            SELECT o.added FROM {runs} o
             WHERE o.task = s.task AND o.run_us = s.run_us AND o.kind = s.kind
                 AND o.owner = :node AND o.token = s.token
                 AND (o.active < 3 OR o.state = 'lost')
             ORDER BY o.added DESC LIMIT 1
         ) AS q
     ) AS f
-    WHERE r.ctid = f.id AND r.owner = :node AND (r.active < 3 OR r.state = 'lost')
+    WHERE r.task = f.task AND r.run_us = f.run_us AND r.kind = f.kind AND r.added = f.added
+        AND r.owner = :node AND (r.active < 3 OR r.state = 'lost')
     RETURNING r.followers
 """
 

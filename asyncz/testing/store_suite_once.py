@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from asyncz.enums import Delivery, NodeState, RunKind, RunState
-from asyncz.stores.cluster import Fired, Firing, RunEnd, RunOutcome, Unrun
+from asyncz.stores.cluster import Fired, Firing, RunEnd, RunOutcome, RunRef, Unrun
 from asyncz.testing.store_suite_cluster import LATER, LEASE, ClusterBase, firing, ref
 from asyncz.testing.store_suite_tools import NOON, after, cases, make_task
 
@@ -124,6 +126,28 @@ class RunningOnce(ClusterBase):
             assert (await one.store.lookup_task("a")).next_run_time == LATER
             assert [run.state for run in await one.runs()] == [RUNNING]
             assert await one.finish(ref("a")) == [True]
+
+    # Words of who has the run, all at once.
+
+    async def test_a_run_may_end_while_others_change_what_is_kept_of_it(self) -> None:
+        tasks = [make_task(f"t{number:03}") for number in range(120)]
+        async with self.cluster(*tasks) as (_, (one, other)):
+            await one.fire(*map(firing, await one.store.get_due_tasks(NOON)))
+            refs = [ref(str(task.id)) for task in tasks]
+
+            async def end(some: list[RunRef], later: float) -> list[bool]:
+                await asyncio.sleep(later)
+                return await one.finish(*some)
+
+            for number in range(20):
+                some = refs[6 * number :][:6]
+                ended, _, _ = await asyncio.gather(
+                    end(some, number / 4_000),
+                    one.store.note_runs(one.id, [(run, {"message": "m"}) for run in some]),
+                    other.store.cancel_run(some[0].task_id, NOON, "ann"),
+                )
+                assert ended == [True] * len(some)
+            assert set((await one.states()).values()) == {SUCCEEDED}
 
     # Words of who has not the run any more.
 
