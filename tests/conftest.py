@@ -92,7 +92,7 @@ WITH_ONE_DRIVER = (
 
 WITH_FEW_STORES = tuple(
     f"tests/life/test_{name}.py"
-    for name in ("catching_up", "ends", "history", "overdue", "owed", "saying", "timeouts", "waits")
+    for name in ("catching_up", "ends", "history", "overdue", "owed", "timeouts", "waits")
 )
 LATER_STORES = ("mongodb", "postgresql")
 """On these stores the files above are run at night only; the others of `tests/life` every time."""
