@@ -118,9 +118,22 @@ class Outcomes:
                 del self._released[0]
 
     async def _finish(self, node_id: str, ends: Sequence[RunEnd]) -> None:
-        await self._ask(self._store.finish_runs(node_id, ends))
+        counted = await self._ask(self._store.finish_runs(node_id, ends))
         done = set(map(id, ends))
         self._ended[:] = [pair for pair in self._ended if id(pair[1]) not in done]
+        if not all(counted):
+            self._tell_of([end for end, counts in zip(ends, counted, strict=False) if not counts])
+
+    def _tell_of(self, ends: Sequence[RunEnd]) -> None:
+        """These do not count: while they went on here, they have become somebody else's."""
+        for ref, _ in ends:
+            self._engine.logger.warning(
+                "The run of the task %r due %s in the store %r has ended here, but is not this "
+                "scheduler's any more: how it ends is recorded by whoever has taken it over.",
+                ref.task_id,
+                ref.scheduled_time,
+                self._alias,
+            )
 
     async def _finish_one_by_one(self, node_id: str, ends: Sequence[RunEnd]) -> None:
         """One of several cannot be written, perhaps: it must not keep back the others for ever."""

@@ -127,6 +127,28 @@ async def test_a_fenced_scheduler_is_one_new_node_whoever_notices_it() -> None:
         assert [run.state for run in await scheduler.aget_runs()] == [RunState.SUCCEEDED] * 20
 
 
+async def test_the_end_of_a_run_that_was_taken_over_does_not_count_and_is_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, begun, let_go = SharedStore(), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await let_go.wait()
+
+    async with shared_scheduler(store) as scheduler:
+        await scheduler.aadd_task(wait, id="a")
+        await begun.wait()
+        (first,) = await store.get_nodes()
+        await store.join_node(Node("other", "other", "elsewhere", 1), 60)
+        await store.leave_node(first.node.id)
+        assert len((await store.reap("other", bury=None, max_attempts=3)).taken) == 1
+        let_go.set()
+        await until(lambda: "is not this scheduler's any more" in caplog.text)
+        (run,) = await scheduler.aget_runs("a")
+        assert (run.state, run.owner, run.attempt) == (RunState.RUNNING, "other", 2)
+
+
 def test_the_time_of_a_store_goes_on_whatever_this_clock_is_set_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
