@@ -68,7 +68,7 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "attend": (
-        "runs active owned kept settled unlucky leases waits waiting asked call",
+        "runs active owned kept unlucky leases waits waiting asked call",
         "once tools checks clock spans reader runs unlucky waiting settle",
         f"""
         local now, node = clock(ARGV[2]), ARGV[3]
@@ -110,7 +110,7 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
             busy[#busy + 1] = key
             busy[#busy + 1] = units
         end
-        write_settled()
+        write_ended()
         send('HSET', active, busy)
         send('ZADD', owned, mine)
         return answer(table.concat(said))
@@ -169,7 +169,7 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
     ),
     # Of the runs of one instant, by schedule or by hand, it is an open one, if one is open.
     "cancel": (
-        "runs active owned kept settled unlucky waits waiting asked",
+        "runs active owned kept unlucky waits waiting asked",
         "tools checks clock spans runs unlucky waiting settle",
         f"""
         local now, text, ident, value, state = clock(ARGV[1]), ARGV[4], nil, nil, nil
@@ -185,14 +185,14 @@ ATTEMPT_BODIES: dict[str, tuple[str, str, str]] = {
         local run = run_of(ident, value)
         if state == 'w' or run.owner == '' then
             settle(run, now, 'x', text, function() return 'x', '{{"r":"{BEHIND}"}}' end)
-            write_settled()
+            write_ended()
             return 'x'
         end
         if more_of(run).mark == '' then
             run.more.mark = text
             pass_on(run, state, run.owner)
             note(run)
-            write_settled()
+            write_ended()
         end
         return state
         """,

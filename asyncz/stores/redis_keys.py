@@ -21,7 +21,6 @@ NAMES = {
     "active": "runs:active",
     "owned": "runs:owned",
     "kept": "runs:kept",
-    "settled": "runs:settled",
     "unlucky": "runs:unlucky",
     "waits": "runs:waits",
     "waiting": "runs:waiting",
@@ -52,7 +51,6 @@ class RedisKeys(NamedTuple):
         active: Hash: id to the times and kinds of its open runs.
         owned: Sorted set, by bytes: the idents of open runs, by owner.
         kept: Hash: ident of an open run to the record of its task, which is forgotten.
-        settled: List: when it was settled and ident, of settled runs.
         unlucky: Sorted set, by bytes: the idents of settled runs that have not succeeded, by state,
             and by state and task.
         waits: Sorted set, by bytes: when it is tried again and ident, of retrying runs, by task.
@@ -78,7 +76,6 @@ class RedisKeys(NamedTuple):
     active: bytes
     owned: bytes
     kept: bytes
-    settled: bytes
     unlucky: bytes
     waits: bytes
     waiting: bytes

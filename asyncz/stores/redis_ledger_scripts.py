@@ -117,34 +117,33 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
         return {used, table.concat(out)}
         """,
     ),
-    # A run may have been settled a second time since, or wait for its next attempt, or be another
-    # one by now.
+    # Page by page, the earliest first: nothing is settled before it is due.
     "forget": (
-        "runs by_time by_task settled unlucky call",
+        "runs by_time by_task unlucky call",
         "once tools checks clock spans runs unlucky",
         """
-        local before, gone = number_of(ARGV[2]), {}
-        local of_task, seen = {}, 0
-        for _, entry in ipairs(redis.call('LRANGE', settled, 0, tonumber(ARGV[3]) - 1)) do
-            local time, ident = string.sub(entry, 1, TIME), string.sub(entry, TIME + 1)
-            if number_of(time) >= before then break end
-            seen = seen + 1
-            local value = redis.call('HGET', runs, ident)
-            local is_open = value and OPEN[string.sub(value, 1, 1)]
-            if value and not is_open and string.sub(value, 57, 75) == time then
+        local before, rows, room = number_of(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+        local low = ARGV[5] == '' and '-' or '(' .. ARGV[5]
+        local found = redis.call('ZRANGEBYLEX', by_time, low, '(' .. ARGV[2], 'LIMIT', 0, rows)
+        local gone, of_task, used = {}, {}, 0
+        for i, value in ipairs(values_of(runs, found)) do
+            if #gone == room then break end
+            used = i
+            local ident, letter = found[i], value and string.sub(value, 1, 1)
+            if value and not OPEN[letter] and number_of(string.sub(value, 57, 75)) < before then
                 local is_earlier = string.find(string.sub(ident, -1), '%u')
                 local key = string.sub(ident, TIME + 1, is_earlier and -20 or -2)
                 gone[#gone + 1] = ident
                 of_task[#of_task + 1] = prefix(key) .. ident
-                blame(cleared, string.sub(value, 1, 1), ident, key)
+                blame(cleared, letter, ident, key)
             end
         end
         send('HDEL', runs, gone)
         send('ZREM', by_time, gone)
         send('ZREM', by_task, of_task)
         write_unlucky()
-        if seen > 0 then redis.call('LTRIM', settled, seen, -1) end
-        return answer(seen .. ' ' .. #gone)
+        local more = used > 0 and (used < #found or #found == rows)
+        return answer(string.format('%d %d ', more and 1 or 0, #gone) .. (found[used] or ''))
         """,
     ),
 }

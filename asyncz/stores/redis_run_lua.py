@@ -42,7 +42,6 @@ TYPES = {
     "places": "HLEN",
     "run_times": "ZCARD",
     "runs": "HLEN",
-    "settled": "LLEN",
     "tasks": "HLEN",
     "unlucky": "ZCARD",
 }
@@ -232,7 +231,7 @@ RUN_PARTS = {
     """,
     # How runs end, the head first and then those that follow it; or that they are tried again.
     "settle": """
-        local written, disowned, closed, entries, dropped, copied = {}, {}, {}, {}, {}, {}
+        local written, disowned, closed, dropped, copied = {}, {}, {}, {}, {}
         local function note(run)
             written[#written + 1] = run.ident
             written[#written + 1] = value_of(run)
@@ -245,7 +244,6 @@ RUN_PARTS = {
                 run.text = string.sub(text, TIME + 1)
                 wait(run)
             else
-                entries[#entries + 1] = now .. run.ident
                 blame(blamed, run.state, run.ident, key_of(run.ident))
             end
             note(run)
@@ -320,7 +318,7 @@ RUN_PARTS = {
             send('HSET', active, busy)
             send('HDEL', active, idle)
         end
-        local function write_settled()
+        local function write_ended()
             write_waiting()
             free_places()
             send('HSET', runs, written)
@@ -328,7 +326,6 @@ RUN_PARTS = {
             send('HDEL', kept, closed)
             send('HDEL', kept, dropped)
             send('HSET', kept, copied)
-            send('RPUSH', settled, entries)
             write_unlucky()
         end
     """,

@@ -28,8 +28,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
     # A firing is made as a whole or not at all. What it writes is collected, and written in the
     # end by few commands.
     "fire": (
-        "tasks places run_times runs by_time by_task active owned kept settled unlucky leases "
-        "waits call",
+        "tasks places run_times runs by_time by_task active owned kept unlucky leases waits call",
         "once tools checks clock spans reader runs unlucky",
         f"""
         local now, node = clock(ARGV[2]), ARGV[3]
@@ -58,7 +57,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         local stored, going, known = values_of(places, names), values_of(active, names), {{}}
         local own = prefix(node)
         for i, value in ipairs(values_of(runs, idents)) do known[idents[i]] = value end
-        local written, in_time, of_task, entries = {{}}, {{}}, {{}}, {{}}
+        local written, in_time, of_task = {{}}, {{}}, {{}}
         local claimed, mine, records = {{}}, {{}}, {{}}
         local rows, members, left, forgotten = {{}}, {{}}, {{}}, {{}}
         local entered, won = 0, 0
@@ -80,7 +79,6 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 local name = string.sub(ident, 1, -2) .. order_of(earlier)
                     .. string.upper(string.sub(ident, -1))
                 enter(key, name, earlier)
-                entries[#entries + 1] = string.sub(earlier, 57, 75) .. name
                 blame(cleared, string.sub(earlier, 1, 1), ident, key)
                 blame(blamed, string.sub(earlier, 1, 1), name, key)
             end
@@ -94,7 +92,6 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 started = NEVER, finished = now, order = order, owner = node, followers = '',
                 text = text,
             }}))
-            entries[#entries + 1] = now .. ident
             blame(blamed, state, ident, f.key)
         end
         local function move(f, place)
@@ -214,7 +211,6 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         send('HSET', active, claimed)
         send('ZADD', owned, mine)
         send('HSET', kept, records)
-        send('RPUSH', settled, entries)
         write_unlucky()
         return answer(table.concat(said))
         """,
@@ -239,7 +235,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "finish": (
-        "runs active owned kept settled unlucky waits waiting asked",
+        "runs active owned kept unlucky waits waiting asked",
         "tools checks clock spans reader runs unlucky waiting settle",
         """
         local now, node, said = clock(ARGV[1]), ARGV[2], {}
@@ -274,7 +270,6 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 written[#written + 1] = ident
                 written[#written + 1] = found.state .. string.sub(value, 2, 56) .. now
                     .. string.sub(value, 76, size) .. found.text
-                entries[#entries + 1] = now .. ident
                 blame(blamed, found.state, ident, key_of(ident))
             elseif run and (HELD[run.state] or run.state == 'l') then
                 said[i] = '1'
@@ -290,7 +285,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
                 said[i] = '1'
             end
         end
-        write_settled()
+        write_ended()
         return table.concat(said)
         """,
     ),
@@ -324,7 +319,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
         """,
     ),
     "take": (
-        "runs active owned kept settled unlucky leases waits waiting asked call",
+        "runs active owned kept unlucky leases waits waiting asked call",
         "once tools checks clock spans reader runs unlucky waiting settle",
         f"""
         local now, node, most = clock(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -365,7 +360,7 @@ RUN_BODIES: dict[str, tuple[str, str, str]] = {
             end
             said[#said + 1] = what
         end
-        write_settled()
+        write_ended()
         send('ZADD', owned, mine)
         return answer(table.concat(said))
         """,

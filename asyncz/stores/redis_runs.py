@@ -46,6 +46,8 @@ __all__ = ["RedisRuns", "Sight"]
 ROWS = 256
 """Runs in one call that changes them: two milliseconds for the server. A firing counts for one
 more than it enters."""
+PAGES = 20
+"""Such calls, at most, in search of what is old."""
 PAGE = 500
 """Runs in one call that reads them."""
 BYTES = 1024 * 1024
@@ -105,6 +107,7 @@ class RedisRuns:
     ) -> None:
         self._calls = calls
         self._clock = clock
+        self._forgotten_until = b""
         self._texts = texts
         self._read = read
         self._is_unreadable = is_unreadable
@@ -324,12 +327,14 @@ class RedisRuns:
 
     async def forget(self, before: datetime, limit: int) -> int:
         bound, forgotten = encode_moment(before), 0
-        seen = ROWS
-        while forgotten < limit and seen:
-            wanted = min(ROWS, limit - forgotten)
-            said = await self._calls("forget", bound, wanted)
-            seen, gone = map(int, said.split())
-            forgotten += gone
+        for _ in range(PAGES):
+            room = limit - forgotten
+            said = await self._calls("forget", bound, ROWS, room, self._forgotten_until)
+            more, gone, behind = said.split(b" ", 2)
+            self._forgotten_until = behind if more == b"1" else b""
+            forgotten += int(gone)
+            if forgotten >= limit or more != b"1":
+                break
         await self._calls("forget_nodes", bound)
         return forgotten
 

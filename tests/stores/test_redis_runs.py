@@ -125,6 +125,18 @@ async def test_nothing_is_left_of_tasks_runs_and_nodes_that_are_gone(options: Op
     assert set(keys_of(options)) == OWN_KEYS
 
 
+async def test_nothing_is_left_of_a_history_that_is_kept_short(options: Options) -> None:
+    async with shared(options, "one") as (one,):
+        await one.add_task(make_task("a"))
+        missed = Unrun(RunState.MISSED, after(-180), after(-180), 1, "late")
+        (task,) = await one.get_due_tasks(NOON)
+        assert await one.fire("one", "c", [firing(task)._replace(unrun=(missed,))]) == [Fired.WON]
+        assert await one.finish_runs("one", ended(ref("a"))) == [True]
+        settled = frozenset({RunState.SUCCEEDED, RunState.MISSED})
+        assert await one.prune_runs("a", settled, 0, NOON) == 2
+        assert not [key for key in keys_of(options) if ":runs" in key]
+
+
 async def test_many_are_claimed_and_finished_in_parts(options: Options) -> None:
     async with shared(options, "one", "other") as (one, other):
         await one.add_tasks([make_task(f"t{number:04}") for number in range(MANY)])
@@ -336,7 +348,7 @@ async def test_a_store_that_an_older_release_has_filled_is_shared_as_it_is(
         assert await other.finish_runs("other", ended(taken.ref)) == [True]
 
 
-@pytest.mark.parametrize("name", ["runs", "runs:time", "runs:owned", "runs:active", "runs:settled"])
+@pytest.mark.parametrize("name", ["runs", "runs:time", "runs:owned", "runs:active"])
 async def test_a_claim_changes_nothing_where_a_key_is_somebody_elses(
     options: Options, name: str
 ) -> None:
