@@ -59,6 +59,7 @@ class Attendant:
         self._codec = codec
         self._taken: list[OpenRun] = []
         self._ended: list[RunRef] = []
+        self._tasks: dict[tuple[Any, ...], Task | None] = {}
 
     async def attend(self, limit: int) -> Attended:
         """As `ClusterStore.attend`."""
@@ -117,8 +118,17 @@ class Attendant:
                 yield self._ending(row, f"cancelled by {by}")
             elif row.record is None and row.task_record is None:
                 yield self._ending(row, DELETED)
-            elif (task := self._task_of(row)[0]) is not None:
+            elif (task := self._read(row)) is not None:
                 yield _Fate(row, task, None)
+
+    def _read(self, row: Row[Any]) -> Task | None:
+        """The task of a run. Where many wait for a place, most are of a few tasks."""
+        of_run = row.record is not None
+        record, moment = (row.record, row.run_us) if of_run else (row.task_record, row.next_run_us)
+        same = row.task, of_run, moment, bytes(record)
+        if same not in self._tasks:
+            self._tasks[same] = self._task_of(row)[0]
+        return self._tasks[same]
 
     def _ending(self, row: Row[Any], reason: str) -> _Fate:
         return _Fate(row, None, because(self._codec, id_of(row), reason))
