@@ -241,6 +241,11 @@ class Engine:
 
     # Passes.
 
+    @property
+    def is_handing_out(self) -> bool:
+        """Whether executors may get what is due: not in a pause, nor once a shutdown has begun."""
+        return self.is_claiming and self.state is SchedulerState.STATE_RUNNING
+
     async def process_tasks(self) -> float | None:
         """One pass over every store. Returns the seconds until the next one is needed."""
         delays = await asyncio.gather(*(lane.process() for lane in list(self.lanes.values())))

@@ -73,7 +73,7 @@ class HandOver:
         self._handed_over = 0
         collection = PagedCollection()
         try:
-            while engine.is_claiming:
+            while engine.is_handing_out:
                 async with lane.exclusive():
                     is_last = await self._take_page(now, page, passed_over)
                 if is_last:
@@ -90,7 +90,7 @@ class HandOver:
         if self._unanswered:
             await self._hand_over(self._unanswered, passed_over)
         due, is_all = await self._next_page(now, page, passed_over)
-        while due and self._engine.is_claiming:
+        while due and self._engine.is_handing_out:
             steps, planned = self._plan_page(due, now, passed_over)
             await self._hand_over(steps, passed_over)
             if due := due[planned:]:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from asyncz.clock import Timer
-from asyncz.enums import SchedulerState
 from asyncz.events.base import SchedulerEvent
 from asyncz.events.constants import (
     STORE_DEGRADED,
@@ -190,7 +189,7 @@ class StoreLane:
     async def process(self) -> float | None:
         """One pass. Returns the seconds until the next one is needed; None: not by time."""
         engine = self._engine
-        if engine.state is not SchedulerState.STATE_RUNNING or not engine.is_claiming:
+        if not engine.is_handing_out:
             return None
         engine.watch_clock()
         if not engine.is_active():
@@ -213,8 +212,8 @@ class StoreLane:
                 await self._hand_over.drain(self._engine.clock.now())
                 await self._attend_alone()
                 return await self._sleep_time()
-            if not self.ledger.is_trusted:
-                return poll_interval  # nothing is claimed without a lease
+            if not (self.ledger.is_trusted and self._engine.is_handing_out):
+                return poll_interval  # nothing is claimed without a lease, nor after a pause
             await self._caretaker.maintain(looked)
             self._look_again_at = began + min(poll_interval, LOOK_EVERY)
             if not (_is_due(looked) or self._hand_over.waits_for_an_answer or self.holds):

@@ -259,6 +259,27 @@ async def test_a_backlog_is_folded_and_counted() -> None:
     assert event.coalesced_run_count == 365 * 86_400
 
 
+async def test_a_pause_holds_back_what_of_a_backlog_is_not_handed_over_yet() -> None:
+    clock, ran = VirtualClock(START), 0
+
+    async def work() -> None:
+        nonlocal ran
+        ran += 1
+        if ran == 1:
+            scheduler.pause()
+
+    async with NativeAsyncIOScheduler(clock=clock, timezone="UTC") as scheduler:
+        await scheduler.aadd_tasks([Task(work, id=f"{number}") for number in range(500)])
+        await clock.advance(seconds=1)
+        assert 0 < ran < 300
+        before = ran
+        await clock.advance(minutes=1)
+        assert ran == before
+        scheduler.resume()
+        await clock.advance(seconds=1)
+        assert ran == 500
+
+
 async def test_what_is_too_late_is_missed_and_told_in_one_event() -> None:
     clock, heard = VirtualClock(START), Heard()
     async with NativeAsyncIOScheduler(clock=clock, timezone="UTC") as scheduler:

@@ -107,6 +107,32 @@ async def test_runs_are_started_once_although_the_answer_to_their_start_mark_was
     assert [run.state for run in runs] == [RunState.SUCCEEDED] * 2
 
 
+async def test_a_pause_holds_for_a_pass_that_has_begun() -> None:
+    looks, answers, ran = asyncio.Event(), asyncio.Event(), []
+
+    class SlowStore(SharedStore):
+        async def look(self) -> Look:
+            looks.set()
+            await answers.wait()
+            return await super().look()
+
+    async def note() -> None:
+        ran.append(1)
+
+    answers.set()
+    async with shared_scheduler(SlowStore()) as scheduler:
+        answers.clear()
+        looks.clear()
+        await looks.wait()
+        scheduler.pause()
+        await scheduler.aadd_task(note, id="a")
+        answers.set()
+        await asyncio.sleep(0.3)
+        assert not ran
+        scheduler.resume()
+        await until(lambda: ran)
+
+
 async def test_a_fenced_scheduler_is_one_new_node_whoever_notices_it() -> None:
     store = SharedStore()
     ran: list[str] = []
