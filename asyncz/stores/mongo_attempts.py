@@ -14,7 +14,16 @@ from asyncz.stores.cluster import RunRef
 from asyncz.stores.mongo_client import Document
 from asyncz.stores.mongo_documents import BY_KEY, WAITING
 from asyncz.stores.mongo_reaping import Found
-from asyncz.stores.mongo_runs import MARK, NOBODY, Held, held_in, marks_in, waiting_in
+from asyncz.stores.mongo_runs import (
+    ENDER,
+    MARK,
+    NOBODY,
+    Held,
+    has_ended,
+    held_in,
+    marks_in,
+    waiting_in,
+)
 from asyncz.stores.mongo_waiting import (
     ATTEMPTS,
     SEEN,
@@ -190,12 +199,8 @@ class MongoAttempts(WaitingRuns):
 
     async def _without_rows(self, runs: Sequence[Held]) -> list[Held]:
         """Those that have not ended; the others are only to be taken out."""
-        rows = await self._ledger.find((held.identity for held in runs), {"token": 1})
-        return [
-            held
-            for held in runs
-            if held.identity not in rows or rows[held.identity]["token"] != held.token
-        ]
+        rows = await self._ledger.find((held.identity for held in runs), ENDER)
+        return [held for held in runs if not has_ended(held, rows.get(held.identity))]
 
     def _end_change(self, array: str, held: Held, why: str) -> UpdateOne:
         notes = self.cancelled(held, why)

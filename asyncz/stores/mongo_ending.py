@@ -27,10 +27,12 @@ from asyncz.stores.mongo_ledger import LOST, MongoLedger
 from asyncz.stores.mongo_nodes import StoreClock
 from asyncz.stores.mongo_rows import Collections
 from asyncz.stores.mongo_runs import (
+    ENDER,
     NOBODY,
     Held,
     Identity,
     Seal,
+    has_ended,
     has_of,
     held_in,
     rows_of,
@@ -163,13 +165,15 @@ class MongoEnding:
             await self._take_out([held._replace(is_last=False) for held in still])
             gone = {"_id": {"$in": keys}, **IS_GONE, **HAS_NOTHING_OPEN}
             await repeated(lambda: self._tasks.delete_many(gone, hint=BY_KEY))
-        rows = await self._ledger.find(
-            (held.identity for held in runs if (held.key, held.claim) not in there), {"token": 1}
-        )
+        taken_out = [held for held in runs if (held.key, held.claim) not in there]
+        if taken_out:
+            # Others may have noted how they end there, and not made rows of that yet.
+            await self._ledger.settle_notes(list({held.key for held in taken_out}))
+        rows = await self._ledger.find((held.identity for held in taken_out), ENDER)
         return others | {
             held.identity
-            for held in runs
-            if held.identity in rows and rows[held.identity]["token"] != held.token
+            for held in taken_out
+            if held.identity in rows and not has_ended(held, rows[held.identity])
         }
 
     async def _take_out(self, runs: Sequence[Held]) -> int:

@@ -12,7 +12,7 @@ from asyncz.enums import RunState
 from asyncz.stores.mongo_client import Document, repeated
 from asyncz.stores.mongo_documents import BY_KEY, HAS_NOTHING_OPEN, IS_GONE, NOTES
 from asyncz.stores.mongo_rows import Collections
-from asyncz.stores.mongo_runs import Identity, identity_of, row_id, row_of_note
+from asyncz.stores.mongo_runs import NOBODY, Identity, identity_of, row_id, row_of_note
 
 __all__ = ["MongoLedger"]
 
@@ -83,20 +83,27 @@ class MongoLedger:
             if found is not None and (is_guess or _has_precedence(found, row, weaker)):
                 kept[identity] = found
                 continue
-            older = {"token": {"$lt": token}}
-            same = {"token": token, "state": {"$in": weaker}}
-            better[identity] = ReplaceOne({"_id": row["_id"], "$or": [older, same]}, row)
+            worse = [{"token": {"$lt": token}}, {"token": token, "state": {"$in": weaker}}]
+            if row["owner"] == NOBODY:
+                worse.append({"token": token, "owner": {"$ne": NOBODY}})
+            better[identity] = ReplaceOne({"_id": row["_id"], "$or": worse}, row)
         if better:
             changes = list(better.values())
             done = await repeated(lambda: self._runs.bulk_write(changes, ordered=False))
             if done.matched_count != len(changes):
-                kept |= await self.find(better)
+                there = await self.find(better)
+                kept |= there
+                # Whoever had written them too early has taken them back meanwhile.
+                gone = [row for row in rows if identity_of(row) in better.keys() - there.keys()]
+                if gone:
+                    kept |= await self.write(gone, guessed, yielding)
         return kept
 
     async def withdraw(self, rows: Sequence[Document]) -> None:
         """Take rows back that somebody wrote who was not the owner any more."""
         for row in rows:
-            await self._runs.delete_one({"_id": row["_id"], "token": row["token"]})
+            its = {name: row[name] for name in ("_id", "token", "owner")}
+            await self._runs.delete_one(its)
 
     # What is to be rows.
 
@@ -140,5 +147,7 @@ def _weaker(state: str, yielding: Sequence[str]) -> Sequence[str]:
 
 def _has_precedence(found: Document, row: Document, weaker: Sequence[str]) -> bool:
     if found["token"] == row["token"]:
-        return found["state"] not in weaker
+        # Who has given a run back has no say in how it ends, until it is taken over.
+        is_ousted = row["owner"] == NOBODY != found["owner"]
+        return found["state"] not in weaker and not is_ousted
     return bool(found["token"] > row["token"])

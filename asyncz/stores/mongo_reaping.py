@@ -22,7 +22,7 @@ from asyncz.stores.mongo_known import Known
 from asyncz.stores.mongo_ledger import MongoLedger
 from asyncz.stores.mongo_nodes import MongoNodes
 from asyncz.stores.mongo_rows import Collections
-from asyncz.stores.mongo_runs import Held, held_in
+from asyncz.stores.mongo_runs import ENDER, Held, has_ended, held_in
 from asyncz.stores.rows import StoredRow
 
 __all__ = ["WITH_RECORDS", "Found", "MongoReaping", "row_of_task"]
@@ -92,12 +92,9 @@ class MongoReaping:
 
     async def _without_ended(self, found: Sequence[Found]) -> list[Found]:
         """Those without rows; the others were killed before they took their runs out."""
-        rows = await self._ledger.find((each.held.identity for each in found), {"token": 1})
-        ended = {
-            each.held
-            for each in found
-            if each.held.identity in rows and rows[each.held.identity]["token"] == each.held.token
-        }
+        runs = [each.held for each in found]
+        rows = await self._ledger.find((held.identity for held in runs), ENDER)
+        ended = {held for held in runs if has_ended(held, rows.get(held.identity))}
         await self._ending.close(list(ended))
         return [each for each in found if each.held not in ended]
 

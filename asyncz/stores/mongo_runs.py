@@ -45,6 +45,7 @@ from asyncz.stores.mongo_client import Document
 from asyncz.stores.mongo_documents import NOT_THERE
 
 __all__ = [
+    "ENDER",
     "MARK",
     "NOBODY",
     "OPEN_STATES",
@@ -57,6 +58,7 @@ __all__ = [
     "Note",
     "Seal",
     "carried_over",
+    "has_ended",
     "has_of",
     "held_in",
     "identity_of",
@@ -270,6 +272,18 @@ def _texts_of(outcome: RunOutcome) -> dict[str, str]:
     if outcome.notes:
         texts["notes"] = json.dumps(dict(outcome.notes))
     return {name: text for name, text in texts.items() if text}
+
+
+ENDER: Document = {"token": 1, "owner": 1}
+"""The fields of a row that `has_ended` looks at."""
+
+
+def has_ended(held: Held, row: Mapping[str, Any] | None) -> bool:
+    """Whether a row says of an open run that it has ended, and is only to be taken out.
+
+    Whoever has given it back, and has written a row all the same, is about to take that back.
+    """
+    return row is not None and (row["owner"], row["token"]) == (held.owner, held.token)
 
 
 def sealed_notes(key: str, notes: Mapping[str, Any], seal: Seal) -> Document:

@@ -149,6 +149,27 @@ class RunningOnce(ClusterBase):
                 assert ended == [True] * len(some)
             assert set((await one.states()).values()) == {SUCCEEDED}
 
+    async def test_a_run_that_is_given_back_and_ended_at_once_is_one_of_both(self) -> None:
+        tasks = [make_task(f"t{number:03}") for number in range(120)]
+        async with self.cluster(*tasks) as (_, (one, other)):
+            await one.fire(*map(firing, await one.store.get_due_tasks(NOON)))
+            refs = [ref(str(task.id)) for task in tasks]
+            counted: list[bool] = []
+            for number in range(20):
+                some = refs[6 * number :][:6]
+                ended, *_ = await asyncio.gather(
+                    one.finish(*some),
+                    *(one.store.release_runs(one.id, [run]) for run in some),
+                    other.store.cancel_run(some[0].task_id, NOON, "ann"),
+                    other.reap(),
+                )
+                counted += ended
+            runs = {run.task_id: run for run in await other.runs(limit=1_000)}
+            assert len(runs) == len(refs)
+            for run, counts in zip(refs, counted, strict=True):
+                assert (runs[run.task_id].state is SUCCEEDED) is counts
+                assert counts or runs[run.task_id].owner != one.id
+
     # Words of who has not the run any more.
 
     async def test_a_word_with_another_token_changes_nothing_of_what_waits(self) -> None:
