@@ -231,6 +231,8 @@ class StoreLane:
     async def _attend_alone(self) -> None:
         """What waits for another attempt, where nobody else is there to look for it."""
         ledger, caretaker = self.ledger, self._caretaker
+        if not self._engine.is_handing_out:
+            return
         if caretaker is not None and ledger.has_left_overs:
             await caretaker.take_left_overs()
         if ledger.attend_at is None or ledger.attend_at > self.now():

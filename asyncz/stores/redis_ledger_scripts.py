@@ -130,7 +130,8 @@ LEDGER_BODIES: dict[str, tuple[str, str, str]] = {
             if #gone == room then break end
             used = i
             local ident, letter = found[i], value and string.sub(value, 1, 1)
-            if value and not OPEN[letter] and number_of(string.sub(value, 57, 75)) < before then
+            local finished = value and number_of(string.sub(value, 57, 75))
+            if finished and not OPEN[letter] and finished < before then
                 local is_earlier = string.find(string.sub(ident, -1), '%u')
                 local key = string.sub(ident, TIME + 1, is_earlier and -20 or -2)
                 gone[#gone + 1] = ident
