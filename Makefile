@@ -73,7 +73,7 @@ lint: $(VENV)/.lint.installed
 	$(BIN)/python -m mypy
 
 docs: $(VENV)/.docs.installed
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.test.installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
