@@ -90,13 +90,6 @@ WITH_ONE_DRIVER = (
 )
 """What the second drivers do at night only; the conformance suite has them every time."""
 
-WITH_FEW_STORES = tuple(
-    f"tests/life/test_{name}.py"
-    for name in ("catching_up", "ends", "history", "overdue", "owed", "timeouts", "waits")
-)
-LATER_STORES = ("mongodb", "postgresql")
-"""On these stores the files above are run at night only; the others of `tests/life` every time."""
-
 PATIENCE = 5.0
 """Seconds that what a test has ended may take to be gone."""
 
@@ -118,8 +111,6 @@ def is_for_the_night(item: pytest.Item) -> bool:
     if item.nodeid.startswith(AGAIN) and item.nodeid.endswith(LARGE):
         return True
     file, _, name = item.nodeid.partition("::")
-    if file in WITH_FEW_STORES:
-        return any(f"[{store}" in name for store in LATER_STORES)
     return file in WITH_ONE_DRIVER and any(driver in name for driver in SECOND_DRIVERS)
 
 
