@@ -198,11 +198,11 @@ async def test_attempts_outlive_a_restart(
 async def test_occurrences_that_are_run_together_are_tried_again_one_by_one(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
+    scheduler.pause()
     await scheduler.aadd_task(
         jobs.fails, "interval", seconds=10, args=[2], id="a", start_at=START, coalesce=False,
         retry=Retry(attempts=2, wait=60), mistrigger_grace_time=None,
     )  # fmt: skip
-    scheduler.pause()
     await clock.advance(seconds=25)
     scheduler.resume()
     await clock.advance(seconds=1)
@@ -287,11 +287,11 @@ async def test_many_that_wait_are_not_gone_through_whenever_a_run_ends(
 async def test_attempts_wait_for_a_place_one_after_the_other(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
+    scheduler.pause()
     await scheduler.aadd_task(
         jobs.fails, "interval", seconds=10, args=[3], id="a", start_at=START, coalesce=False,
         retry=Retry(attempts=2, wait=60),
     )  # fmt: skip
-    scheduler.pause()
     await clock.advance(seconds=25)
     scheduler.resume()
     await clock.advance(seconds=1)

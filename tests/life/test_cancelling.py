@@ -94,10 +94,10 @@ async def test_what_has_ended_stays_as_it_is(
 async def test_one_that_waits_behind_another_is_not_cancelled_alone(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
+    scheduler.pause()
     await scheduler.aadd_task(
         jobs.never_ends, "interval", seconds=10, start_at=START, id="a", coalesce=False
     )
-    scheduler.pause()
     await clock.advance(seconds=15)
     scheduler.resume()
     await clock.advance(seconds=1)

@@ -26,11 +26,11 @@ async def test_a_long_gap_is_one_record(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
     """And the record of what was run says nothing of the others, which it stands beside."""
+    scheduler.pause()
     await scheduler.aadd_task(
         jobs.fails, "interval", seconds=1, args=[0], id="a", coalesce=True,
         start_at=START + timedelta(seconds=1), mistrigger_grace_time=None,
     )  # fmt: skip
-    scheduler.pause()
     await clock.advance(days=1)
     scheduler.resume()
     await clock.advance()

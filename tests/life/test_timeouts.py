@@ -85,11 +85,11 @@ async def test_each_attempt_has_its_time(
 async def test_each_of_several_run_times_has_its_time(
     scheduler: NativeAsyncIOScheduler, clock: VirtualClock
 ) -> None:
+    scheduler.pause()
     await scheduler.aadd_task(
         jobs.holds_on_once, "interval", seconds=10, id="a", start_at=after(0), timeout=5.0,
         coalesce=False,
     )  # fmt: skip
-    scheduler.pause()
     await clock.advance(seconds=25)
     scheduler.resume()
     await clock.advance(seconds=4.5)
