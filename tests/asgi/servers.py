@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,6 +74,7 @@ class ServerProcess:
                 env=os.environ | {"PYTHONPATH": python_path(ROOT)} | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
 
@@ -107,8 +108,9 @@ class ServerProcess:
     def kill(self) -> None:
         """Make sure that nothing is left of it."""
         self.client.close()
-        if self.process.poll() is None:
-            self.process.kill()
+        with suppress(ProcessLookupError):
+            # Of the workers too, which outlive a server that is killed.
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
 
 
