@@ -127,7 +127,7 @@ async def test_a_pause_holds_for_a_pass_that_has_begun() -> None:
         scheduler.pause()
         await scheduler.aadd_task(note, id="a")
         answers.set()
-        await asyncio.sleep(0.3)
+        await until(lambda: scheduler._engine.lanes["default"].is_resting)
         assert not ran
         scheduler.resume()
         await until(lambda: ran)
