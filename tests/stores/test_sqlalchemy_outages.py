@@ -82,7 +82,11 @@ async def busy(url: URL) -> AsyncIterator[NativeAsyncIOScheduler]:
     for task in tasks:
         task.adopt(options)
     scheduler = NativeAsyncIOScheduler(
-        timezone="UTC", stores={"default": store}, store_timeout=1, store_retry_interval=0.2
+        timezone="UTC",
+        stores={"default": store},
+        store_timeout=1,  # a call's; making the tables is more than one, on a server just started
+        startup_timeout=PATIENCE,
+        store_retry_interval=0.2,
     )
     async with scheduler:
         await store.add_tasks(tasks)
