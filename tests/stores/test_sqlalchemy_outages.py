@@ -22,6 +22,8 @@ from tests.services.postgresql import PostgreSQLServer
 from .sqlalchemy_tools import opened
 
 PATIENCE = 30.0
+LONGEST_CALL = 5.0
+"""Seconds. A server that has just been started, beside others, takes more than one for some."""
 MANY = 1_500
 SERVERS: dict[str, type[PostgreSQLServer] | type[MariaDBServer]] = {
     "postgresql+asyncpg": PostgreSQLServer,
@@ -84,8 +86,7 @@ async def busy(url: URL) -> AsyncIterator[NativeAsyncIOScheduler]:
     scheduler = NativeAsyncIOScheduler(
         timezone="UTC",
         stores={"default": store},
-        store_timeout=1,  # a call's; making the tables is more than one, on a server just started
-        startup_timeout=PATIENCE,
+        store_timeout=LONGEST_CALL,
         store_retry_interval=0.2,
     )
     async with scheduler:
