@@ -15,6 +15,7 @@ from asyncz.schedulers.nodes import has_ended
 from asyncz.schedulers.reactions import react_to_loss
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_cancelled, report_taken_over, report_unfinished
+from asyncz.schedulers.turns import Turns
 from asyncz.stores.cluster import (
     Attended,
     ClusterStore,
@@ -42,6 +43,8 @@ FIRST_PATIENCE = 0.5
 """Seconds before what nobody could take over is looked at again; then twice as long each time."""
 FIRST_HUSH = 0.05
 """The same for what is to be tried again or cancelled, and could not be."""
+DISPUTE = 1.0
+"""Seconds between looks at the list of nodes, while those who share a store seem to see others."""
 FORGET_EVERY = 600.0
 FORGOTTEN = 500
 """Runs that a store forgets by one call."""
@@ -55,6 +58,7 @@ class Caretaker:
     Args:
         engine, alias, store: Whose.
         member: This scheduler in that store.
+        turns: Who wants to know which nodes there are.
         ask: Awaits an operation of the store, within the store timeout.
     """
 
@@ -64,12 +68,14 @@ class Caretaker:
         alias: str,
         store: ClusterStore,
         member: Membership,
+        turns: Turns,
         ask: Callable[[Awaitable[Any]], Awaitable[Any]],
     ) -> None:
         self._engine = engine
         self._alias = alias
         self._store = store
         self._member = member
+        self._turns = turns
         self._ask = ask
         self._suspects: set[RunRef] = set()
         self._losses: dict[RunRef, int] = {}
@@ -78,6 +84,7 @@ class Caretaker:
         self._reap_at = now + self._pause()
         self._audit_at = now + self._pause()
         self._look_around_at = now  # first at the start: after a crash nobody has to wait
+        self._looked_around_at = now
         self._next_try, self._patience = now, FIRST_PATIENCE
         self._attend_again_at, self._hush = now, FIRST_HUSH
         self._forget_at = now + FORGET_EVERY * random()  # noqa: S311
@@ -87,9 +94,10 @@ class Caretaker:
         now = self._engine.clock.monotonic()
         if self._losses:
             await self._react_to_losses()
-        if now >= self._look_around_at:
-            self._look_around_at = now + self._pause()
-            await self._see_off_the_dead()
+        since = now - self._looked_around_at
+        if now >= self._look_around_at or (self._turns.is_disputed and since >= DISPUTE):
+            self._look_around_at, self._looked_around_at = now + self._pause(), now
+            await self._look_around()
         if now >= self._reap_at:
             self._reap_at = now + self._pause()
             await self._reap(looked.now if self._member.has_long_contact else None)
@@ -157,10 +165,14 @@ class Caretaker:
         """A third of the lease, more or less, so that nodes do not all do the same at once."""
         return self._engine.settings.lease / 3 * (0.9 + 0.2 * random())  # noqa: S311
 
-    async def _see_off_the_dead(self) -> None:
-        """Do not wait for the leases of nodes on this machine whose processes have ended."""
+    async def _look_around(self) -> None:
+        """See who there is. The leases of nodes on this machine whose processes have ended are not
+        waited for."""
+        alive = set[str]()
         for record in await self._ask(self._store.get_nodes()):
-            if record.state in (NodeState.ALIVE, NodeState.STALE) and has_ended(record.node):
+            if record.state not in (NodeState.ALIVE, NodeState.STALE):
+                continue
+            if has_ended(record.node):
                 await self._ask(self._store.leave_node(record.node.id))
                 self._engine.logger.warning(
                     "The process of the scheduler %s on the store %r has ended; its runs are taken "
@@ -168,6 +180,9 @@ class Caretaker:
                     record.node.id,
                     self._alias,
                 )
+            elif record.state is NodeState.ALIVE:
+                alive.add(record.node.id)
+        self._turns.see(alive)
 
     async def take_left_overs(self) -> None:
         """Take over what the scheduler before has left, where there can be no other."""

@@ -18,6 +18,7 @@ from asyncz.schedulers.planning import Plan, plan_task
 from asyncz.schedulers.quarantine import report_quarantined, report_recovered
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_missed, report_skipped, submit
+from asyncz.schedulers.turns import Turns
 from asyncz.stores.cluster import ClusterStore, Fired
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
@@ -44,13 +45,13 @@ SLICE = 0.005
 class HandOver:
     """Takes the due tasks of one lane through plan, record and hand-over."""
 
-    def __init__(self, engine: Engine, lane: StoreLane) -> None:
+    def __init__(self, engine: Engine, lane: StoreLane, turns: Turns) -> None:
         self._engine = engine
         self._lane = lane
+        self._turns = turns
         self._unanswered: list[Step] = []
         self._has_rivals = False
         self._places = PLACES
-        self._handed_over = 0
         self.contested = Contested()
 
     @property
@@ -58,19 +59,16 @@ class HandOver:
         """Whether a store has not said yet what became of the last page."""
         return bool(self._unanswered)
 
-    async def drain(self, now: datetime) -> int:
-        """Hand over everything that is due at `now`, page by page, and return how many it was.
+    async def drain(self, now: datetime) -> None:
+        """Hand over everything that is due at `now`, page by page.
 
         The event loop gets its turn after each page, and sooner when planning one takes long.
         """
         engine, lane = self._engine, self._lane
         moment = engine.clock.monotonic()
-        passed_over = self.contested.begin(moment)
-        if lane.holds:
-            passed_over |= lane.holds.held_at(moment)
+        passed_over = self.contested.begin(moment) | lane.holds.held_at(moment)
         page = PAGE if lane.store.in_process else lane.store.due_page
         self._has_rivals, self._places = False, PLACES
-        self._handed_over = 0
         collection = PagedCollection()
         try:
             while engine.is_handing_out:
@@ -83,13 +81,24 @@ class HandOver:
                     collection.page_is_over()
         finally:
             collection.end()
-        return self._handed_over
+
+    async def read_ahead(self, until: datetime) -> None:
+        """Learn what is going to be due, up to an instant; but not of more than one page of it."""
+        lane, page = self._lane, self._lane.store.due_page
+        held = lane.holds.held_at(self._engine.clock.monotonic())
+        ahead = await lane.ask(lane.store.get_due_tasks(until, page, held))
+        if len(ahead) >= page:
+            until = ahead[-1].next_run_time or until
+        self._turns.read(ahead, until)
 
     async def _take_page(self, now: datetime, page: int, passed_over: set[str]) -> bool:
         """Hand over so many tasks at most; whether there are no more."""
         if self._unanswered:
             await self._hand_over(self._unanswered, passed_over)
         due, is_all = await self._next_page(now, page, passed_over)
+        if is_all and self._lane.ledger.is_shared:
+            # While there is more than a page of it, nobody waits for anybody.
+            due = self._turns.ours(due, now)
         while due and self._engine.is_handing_out:
             steps, planned = self._plan_page(due, now, passed_over)
             await self._hand_over(steps, passed_over)
@@ -169,11 +178,14 @@ class HandOver:
             elif what in (Fired.LOST, Fired.FENCED):
                 # Changed by somebody else between reading and writing: the next pass sees how.
                 lost += 1
+                self._turns.lost()
                 self._pass_over(step[0], passed_over, what)
             else:
                 self._not_run(step, what)
         self._has_rivals = self._has_rivals or lost > RIVALS
-        self._handed_over += len(won)
+        for task, plan, _ in won:
+            if plan.next_run_time is not None:
+                self._turns.follow(str(task.id), plan.next_run_time)
         if not ledger.may_have_to_wait(won):
             for task, plan, executor in won:
                 self._submit(task, plan, executor)

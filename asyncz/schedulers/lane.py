@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from asyncz.clock import Timer
@@ -22,6 +22,7 @@ from asyncz.schedulers.holds import HoldBook
 from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.local_runs import LocalRuns
 from asyncz.schedulers.membership import Membership
+from asyncz.schedulers.turns import Turns
 from asyncz.stores.base import BaseStore
 from asyncz.stores.cluster import ClusterStore, Look
 from asyncz.stores.quarantine import reason
@@ -36,8 +37,8 @@ R = TypeVar("R")
 STANDBY_RETRY = 1.0
 LOOK_EVERY = 1.0
 """Seconds after which it is time to look what others have done, whatever is due meanwhile."""
-BUSY = 3
-"""Passes in a row after which more was due at once, from which on that is expected of the next."""
+MARGIN = 0.25
+"""Seconds for which it is known what is due, beyond the next look."""
 SILENCE = 5.0
 """Seconds without an answer after which people are told, though there may still be one."""
 CUT_OFF = 0.5
@@ -62,26 +63,34 @@ class StoreLane:
         self._timer: Timer | None = None
         self._wake_at = float("inf")  # of the clock's `monotonic`: the wall clock may be set
         self._due_meanwhile = float("inf")
-        self._due_at: datetime | None = None
-        self._in_a_row = 0
+        self._look_first = True
         self._look_again_at = float("-inf")  # of `monotonic` too
+        self._attend_by: datetime | None = None
         self._turn: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
-        self._hand_over = HandOver(engine, self)
         self.ledger: Ledger
         self._caretaker: Caretaker | None = None
         self._announcer: Announcer | None = None
         if isinstance(store, ClusterStore):
-            member = Membership(engine, alias, store, self.call, self.wakeup, self.wake_for)
+            wake_for = self.wake_for_attempt
+            member = Membership(engine, alias, store, self.call, self.wakeup, wake_for)
             self.ledger = member
             self._announcer = Announcer(alias, store, member, self.call)
-            self._caretaker = Caretaker(engine, alias, store, member, self.call)
+            self._turns = Turns(engine.clock, lambda: member.node.id)
+            self._caretaker = Caretaker(engine, alias, store, member, self._turns, self.call)
         else:
             self.ledger = LocalRuns(engine, alias, store, self.call, self.wake_for)
+            self._turns = Turns(engine.clock, lambda: "")
+        self._hand_over = HandOver(engine, self, self._turns)
 
     def wakeup(self) -> None:
         """Look at the store now, or once more if it is being looked at."""
+        self._look_first = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """See to what is due now, or once more if that is being done."""
         if self._stopped:
             return
         self._again = True
@@ -106,13 +115,25 @@ class StoreLane:
             left = moment.timestamp() - self.now().timestamp()
             if left < self._engine.settings.poll_interval:
                 self._announcer.announce_soon()
+        is_told = self._turns.tell(moment)
         if self._turn is not None:
             # Not a pass more for each of many tasks that are added one after the other.
             self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
+            self._look_first = self._look_first or not is_told
             return
         left = moment.timestamp() - self.now().timestamp()
-        if left < self._wake_at - self._engine.clock.monotonic():
+        if left >= self._wake_at - self._engine.clock.monotonic():
+            return
+        if is_told and left > 0:
+            self.start_timer(left)
+        else:
             self.wakeup()
+
+    def wake_for_attempt(self, moment: datetime | None) -> None:
+        """The store has something for `attend` at `moment` now, perhaps: look by then."""
+        if moment is not None:
+            self._look_first = True
+            self.wake_for(moment)
 
     def announce(self) -> None:
         """Have the other schedulers of the store look at it now."""
@@ -125,7 +146,7 @@ class StoreLane:
         if delay is not None:
             clock = self._engine.clock
             self._wake_at = clock.monotonic() + delay
-            self._timer = clock.call_later(self._engine.loop, delay, self.wakeup)
+            self._timer = clock.call_later(self._engine.loop, delay, self._begin)
 
     def stop_timer(self) -> None:
         """Forget the timer."""
@@ -203,30 +224,37 @@ class StoreLane:
 
     async def _pass(self) -> float:
         await self.ledger.get_ready()
-        poll_interval = self._engine.settings.poll_interval
         now = self._now_if_due()
-        if now is None:
-            began = self._engine.clock.monotonic()
-            looked = await self.ledger.look()
-            if looked is None or self._caretaker is None:
-                await self._hand_over.drain(self._engine.clock.now())
-                await self._attend_alone()
-                return await self._sleep_time()
-            if not (self.ledger.is_trusted and self._engine.is_handing_out):
-                return poll_interval  # nothing is claimed without a lease, nor after a pause
-            await self._caretaker.maintain(looked)
-            self._look_again_at = began + min(poll_interval, LOOK_EVERY)
-            if not (_is_due(looked) or self._hand_over.waits_for_an_answer or self.holds):
-                return self._until_next_look(looked)
-            now = looked.now
-        handed_over = await self._hand_over.drain(now)
-        if self._in_a_row >= BUSY and handed_over:
-            # While more was due each time, it takes less to try than to ask when the next one is.
-            self._due_at = now
-            return 0.0
-        delay = min(await self._sleep_time(), poll_interval)
-        self._in_a_row = self._in_a_row + 1 if handed_over and delay <= 0.0 else 0
-        return delay
+        if now is not None:
+            await self._hand_over.drain(now)
+            return self._until_next_turn()
+        began, self._look_first = self._engine.clock.monotonic(), False
+        self._turns.forget()
+        looked = await self.ledger.look()
+        if looked is None or self._caretaker is None:
+            await self._hand_over.drain(self._engine.clock.now())
+            await self._attend_alone()
+            return await self._sleep_time()
+        if not (self.ledger.is_trusted and self._engine.is_handing_out):
+            self._look_first = True
+            return self._engine.settings.poll_interval  # no claims without a lease, nor in a pause
+        await self._caretaker.maintain(looked)
+        if _is_due(looked) or self._hand_over.waits_for_an_answer or self.holds:
+            await self._hand_over.drain(looked.now)
+        pause = min(self._engine.settings.poll_interval, LOOK_EVERY)
+        self._look_again_at = began + pause
+        await self._read_ahead(looked, looked.now + timedelta(seconds=pause + MARGIN))
+        return self._until_next_turn()
+
+    async def _read_ahead(self, looked: Look, until: datetime) -> None:
+        """Know what is due before the next look, so as not to ask after each task for the next."""
+        upcoming = looked.next_run_time
+        if upcoming is None:
+            self._turns.read((), looked.now + timedelta(seconds=self._engine.clock.longest_wait))
+        elif upcoming > until:
+            self._turns.read((), upcoming)
+        else:
+            await self._hand_over.read_ahead(until)
 
     async def _attend_alone(self) -> None:
         """What waits for another attempt, where nobody else is there to look for it."""
@@ -242,25 +270,35 @@ class StoreLane:
         await ledger.try_again()
 
     def _now_if_due(self) -> datetime | None:
-        """The time, if by it something is due that the store told of the last time, and there is
-        no need to look what others have done before it is handed over."""
+        """The time, if by it something is due that is known of, and there is no need to look what
+        others have done before it is handed over."""
+        upcoming, known_until = self._turns.next_turn(), self._turns.known_until
         is_fresh = self._engine.clock.monotonic() < self._look_again_at
-        if self._due_at is None or not is_fresh or not self.ledger.is_trusted:
+        if self._look_first or upcoming is None or known_until is None or not is_fresh:
             return None
-        now = self.now()
-        return now if self._due_at <= now else None
+        now, attend_by = self.now(), self._attend_by
+        if now >= known_until or (attend_by is not None and attend_by <= now):
+            return None
+        return now if upcoming <= now and self.ledger.is_trusted else None
 
-    def _until_next_look(self, looked: Look) -> float:
-        self._due_at = looked.next_run_time
-        delay = min(self._engine.clock.longest_wait, self._engine.settings.poll_interval)
-        for moment in (looked.next_run_time, looked.attend_at):
-            if moment is not None and moment > looked.now:
-                delay = min(delay, (moment - looked.now).total_seconds())
+    def _until_next_turn(self) -> float:
+        """Seconds until there is something to do, or it is time to look."""
+        clock = self._engine.clock
+        delay = min(clock.longest_wait, self._engine.settings.poll_interval)
+        for retry in (self.holds.next_try(), self._hand_over.contested.next_try()):
+            if retry is not None:
+                delay = min(delay, max(0.0, retry - clock.monotonic()))
+        now, self._attend_by = self.now(), self.ledger.attend_at
+        if self._attend_by is not None and self._attend_by <= now:
+            self._attend_by = None  # it waits for the end of another run, which wakes the lane
+        for moment in (self._turns.next_turn(), self._attend_by):
+            if moment is not None:
+                delay = min(delay, max(0.0, (moment - now).total_seconds()))
         return delay
 
     def look_again(self) -> None:
         """Make another pass right after this one."""
-        self._again = True
+        self._look_first = self._again = True
 
     async def call(self, operation: Awaitable[R]) -> R:
         """Await an operation of the store, not longer than the store timeout."""
@@ -318,7 +356,7 @@ class StoreLane:
             for retry in (self.holds.next_try(), contested.next_try()):
                 if retry is not None:
                     delay = min(delay, max(0.0, retry - clock.monotonic()))
-        self._due_at = moment = await self.ask(self.store.get_next_run_time(after))
+        moment = await self.ask(self.store.get_next_run_time(after))
         if moment is not None:
             delay = min(delay, max(0.0, (moment - self.now()).total_seconds()))
         if (moment := self.ledger.attend_at) is not None:
@@ -328,6 +366,7 @@ class StoreLane:
         return delay
 
     def _degrade(self, error: Exception) -> float:
+        self._look_first = True
         self._say_degraded(f"{type(error).__name__}: {reason(error)}", error)
         self._failures += 1
         back_off = 0.1 * 2.0 ** min(self._failures - 1, 10)

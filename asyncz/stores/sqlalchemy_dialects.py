@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from asyncz.exceptions import ConfigurationError, StoreFormatError
+from asyncz.stores.sqlalchemy_aiosqlite import use_one_trip
 from asyncz.stores.sqlalchemy_schema import IDENTIFIER, family_of
 
 __all__ = [
@@ -258,6 +259,8 @@ def _set_on_connect(engine: AsyncEngine, settings: Settings) -> None:
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, record: Any) -> None:
+        if family == "sqlite":
+            use_one_trip(connection.driver_connection)
         cursor = connection.cursor()
         try:
             setter(dialect, connection, cursor, dict(wanted), settings)

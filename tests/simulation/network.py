@@ -257,7 +257,7 @@ class WireStore(BaseStore, ClusterStore):
         await self._call("leave", lambda: self._server.leave(node_id))
 
     async def get_nodes(self) -> list[NodeRecord]:
-        return []
+        return list(await self._call("nodes", self._server.nodes))
 
     def pulse(self, node_id: str) -> Pulse:
         return _WirePulse(self.network, node_id)

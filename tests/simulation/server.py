@@ -12,6 +12,8 @@ from asyncz.stores.cluster import (
     Fired,
     Firing,
     Look,
+    Node,
+    NodeRecord,
     OpenRun,
     Reaped,
     RunEnd,
@@ -19,6 +21,7 @@ from asyncz.stores.cluster import (
     RunRef,
 )
 from asyncz.tasks.base import Task
+from tests.simulation.world import ORIGIN
 
 __all__ = ["Key", "Row", "Server", "Watcher"]
 
@@ -135,6 +138,16 @@ class Server:
         return Look(self._clock(), self.next_run_time(None), unowned, self.attend_at())
 
     # Nodes.
+
+    def nodes(self) -> list[NodeRecord]:
+        """Who there is, or was."""
+        now, found = self._clock(), []
+        for name, member in self.members.items():
+            is_stale = self.is_alive(name) and member.lease_until < now
+            state = NodeState.STALE if is_stale else member.state
+            node = Node(name, name, "", 0)
+            found.append(NodeRecord(node, state, ORIGIN, now, member.lease_until, 0))
+        return found
 
     def is_alive(self, node_id: str | None) -> bool:
         member = self.members.get(node_id or "")

@@ -1,0 +1,149 @@
+"""Whose turn a due task is, where several schedulers share a store; and when the next is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from heapq import heappop, heappush
+
+from asyncz.clock import Clock
+from asyncz.tasks.base import Task
+
+__all__ = ["Turns"]
+
+PATIENCE = (0.0, 0.025, 0.25)
+"""Seconds for which a node leaves a due task to those whose turn comes before its own: to nobody,
+to one, to two or more of them. The second is there for when the first is not; the others, that
+seldom have to, look so late that they mostly know by then."""
+ABSENCE = 2.0
+"""Seconds for which one that has let its turn pass is not waited for."""
+
+
+class Turns:
+    """The due tasks of one store, divided among its nodes without a word between them.
+
+    If all of them went for each task, all but one would have woken, asked and claimed in vain. So
+    an occurrence belongs first to the node that comes first by a hash of both (rendezvous hashing:
+    who shares a list of nodes agrees, and a node that is gone takes nobody else's turn along). It
+    is advice and no more. Lists may differ, and a node may be paused, or full, or about to be
+    declared dead: then two meet, of whom one loses a claim, or a run starts a few turns late.
+
+    Args:
+        clock: Whose `monotonic` says how long somebody has been absent.
+        me: The id of the node that this scheduler is now.
+    """
+
+    def __init__(self, clock: Clock, me: Callable[[], str]) -> None:
+        self._clock = clock
+        self._me = me
+        self._nodes: tuple[str, ...] = ()
+        self._absent_until: dict[str, float] = {}
+        self._ahead: dict[str, tuple[datetime, datetime]] = {}
+        """Of tasks that will be due: when, and when it is this node's turn."""
+        self._told: list[datetime] = []
+        """A heap of the instants at which tasks are due that were added or changed here."""
+        self.known_until: datetime | None = None
+        """What is due before this instant was read; None: nothing was."""
+        self.is_disputed = False
+        """Whether the list of nodes does not seem to be that of the others."""
+
+    # Who there is.
+
+    def see(self, node_ids: Iterable[str]) -> None:
+        """These nodes are alive."""
+        self._nodes = tuple(node_ids)
+        self.is_disputed = False
+        for gone in self._absent_until.keys() - self._nodes:
+            del self._absent_until[gone]
+
+    def lost(self) -> None:
+        """Somebody was first where it was this node's turn."""
+        self._absent_until.clear()
+        self.is_disputed = True
+
+    def _miss(self, nodes: Sequence[str]) -> None:
+        """These have let a turn pass."""
+        until = self._clock.monotonic() + ABSENCE
+        self._absent_until.update(dict.fromkeys(nodes, until))
+        self.is_disputed = True
+
+    def _before_me(self, task: Task) -> list[str]:
+        """The nodes whose turn it is before it is this one's."""
+        me, nodes = self._me(), self._nodes
+        if not nodes or nodes == (me,):
+            return []
+        if self._absent_until:
+            now = self._clock.monotonic()
+            nodes = tuple(node for node in nodes if self._absent_until.get(node, now) <= now)
+        at = task.next_run_time
+        about = f"{at and at.timestamp()} {task.id}".encode()
+        mine = _weight(about, me)
+        return [node for node in nodes if node != me and _weight(about, node) > mine]
+
+    # What is due.
+
+    def forget(self) -> None:
+        """The store is about to be looked at: what was known is nothing to go by any more."""
+        self.known_until = None
+        self._ahead = {}
+        self._told = []
+
+    def read(self, ahead: Sequence[Task], until: datetime) -> None:
+        """These and no others are due before an instant, as far as anybody has said."""
+        self.known_until = until
+        self._ahead = {}
+        for task in ahead:
+            moment, turn, _ = self._turn_of(task)
+            self._ahead[str(task.id)] = moment, turn
+
+    def _turn_of(self, task: Task) -> tuple[datetime, datetime, list[str]]:
+        """When a task is due, when it is this node's turn, and whose turn it is before that."""
+        moment: datetime = task.next_run_time  # type: ignore[assignment]  # it is due, or will be
+        before = self._before_me(task)
+        patience = PATIENCE[min(len(before), len(PATIENCE) - 1)]
+        return moment, moment + timedelta(seconds=patience), before
+
+    def ours(self, due: Sequence[Task], now: datetime) -> list[Task]:
+        """Of all that is due, what it is this node's turn to hand over; the rest is seen to later.
+
+        What was to be due by now and is not has been seen to by somebody else.
+        """
+        ours: list[Task] = []
+        ahead = {task_id: at for task_id, at in self._ahead.items() if at[0] > now}
+        for task in due:
+            moment, turn, before = self._turn_of(task)
+            if turn > now:
+                ahead[str(task.id)] = moment, turn
+                continue
+            ours.append(task)
+            if before:
+                self._miss(before)
+        self._ahead = ahead
+        while self._told and self._told[0] <= now:
+            heappop(self._told)
+        return ours
+
+    def follow(self, task_id: str, moment: datetime) -> None:
+        """A task that was handed over here is due again: nobody else knows of it so early."""
+        if self.known_until is not None and moment < self.known_until:
+            self._ahead[task_id] = moment, moment
+
+    def tell(self, moment: datetime) -> bool:
+        """A task was added or changed here; whether that is taken into account."""
+        if self.known_until is None or moment >= self.known_until:
+            return False
+        heappush(self._told, moment)
+        return True
+
+    def next_turn(self) -> datetime | None:
+        """When there may be something for this node to hand over, as far as is known."""
+        turns = [turn for _, turn in self._ahead.values()]
+        turns += self._told[:1]
+        if self.known_until is not None:
+            turns.append(self.known_until)
+        return min(turns, default=None)
+
+
+def _weight(about: bytes, node_id: str) -> bytes:
+    return blake2b(about, digest_size=8, key=node_id.encode()[:64]).digest()
