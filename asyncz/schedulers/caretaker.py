@@ -43,6 +43,9 @@ FIRST_PATIENCE = 0.5
 """Seconds before what nobody could take over is looked at again; then twice as long each time."""
 FIRST_HUSH = 0.05
 """The same for what is to be tried again or cancelled, and could not be."""
+FIRST_ALONE = 1.0
+"""Seconds until the list of nodes is read again after the start, as others start too; then twice as
+long each time, up to a third of the lease."""
 DISPUTE = 1.0
 """Seconds between looks at the list of nodes, while those who share a store seem to see others."""
 FORGET_EVERY = 600.0
@@ -85,6 +88,7 @@ class Caretaker:
         self._audit_at = now + self._pause()
         self._look_around_at = now  # first at the start: after a crash nobody has to wait
         self._looked_around_at = now
+        self._alone_for = FIRST_ALONE
         self._next_try, self._patience = now, FIRST_PATIENCE
         self._attend_again_at, self._hush = now, FIRST_HUSH
         self._forget_at = now + FORGET_EVERY * random()  # noqa: S311
@@ -96,7 +100,9 @@ class Caretaker:
             await self._react_to_losses()
         since = now - self._looked_around_at
         if now >= self._look_around_at or (self._turns.is_disputed and since >= DISPUTE):
-            self._look_around_at, self._looked_around_at = now + self._pause(), now
+            self._look_around_at = now + min(self._pause(), self._alone_for)
+            self._alone_for *= 2
+            self._looked_around_at = now
             await self._look_around()
         if now >= self._reap_at:
             self._reap_at = now + self._pause()
