@@ -268,8 +268,7 @@ class Adding(Settling):
             for task in tasks:
                 self._tell(TASK_ADDED, task.id, lane)
         if engine.is_claiming:
-            times = [task.next_run_time for task in tasks if task.next_run_time is not None]
-            lane.wake_for(min(times, key=datetime.timestamp, default=None))
+            lane.wake_for(*{task.next_run_time for task in tasks})
 
     def _note_all_down(self, tasks: Sequence[Task]) -> None:
         pending = list(self._engine.pending)

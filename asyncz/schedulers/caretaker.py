@@ -13,9 +13,9 @@ from asyncz.schedulers.collecting import short_lived
 from asyncz.schedulers.membership import Membership
 from asyncz.schedulers.nodes import has_ended
 from asyncz.schedulers.reactions import react_to_loss
+from asyncz.schedulers.rota import Rota
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_cancelled, report_taken_over, report_unfinished
-from asyncz.schedulers.turns import Turns
 from asyncz.stores.cluster import (
     Attended,
     ClusterStore,
@@ -61,7 +61,7 @@ class Caretaker:
     Args:
         engine, alias, store: Whose.
         member: This scheduler in that store.
-        turns: Who wants to know which nodes there are.
+        rota: Who wants to know which nodes there are.
         ask: Awaits an operation of the store, within the store timeout.
     """
 
@@ -71,14 +71,14 @@ class Caretaker:
         alias: str,
         store: ClusterStore,
         member: Membership,
-        turns: Turns,
+        rota: Rota,
         ask: Callable[[Awaitable[Any]], Awaitable[Any]],
     ) -> None:
         self._engine = engine
         self._alias = alias
         self._store = store
         self._member = member
-        self._turns = turns
+        self._rota = rota
         self._ask = ask
         self._suspects: set[RunRef] = set()
         self._losses: dict[RunRef, int] = {}
@@ -99,7 +99,7 @@ class Caretaker:
         if self._losses:
             await self._react_to_losses()
         since = now - self._looked_around_at
-        if now >= self._look_around_at or (self._turns.is_disputed and since >= DISPUTE):
+        if now >= self._look_around_at or (self._rota.is_disputed and since >= DISPUTE):
             self._look_around_at = now + min(self._pause(), self._alone_for)
             self._alone_for *= 2
             self._looked_around_at = now
@@ -188,7 +188,7 @@ class Caretaker:
                 )
             elif record.state is NodeState.ALIVE:
                 alive.add(record.node.id)
-        self._turns.see(alive)
+        self._rota.see(alive)
 
     async def take_left_overs(self) -> None:
         """Take over what the scheduler before has left, where there can be no other."""

@@ -36,9 +36,13 @@ class Contested:
 
     def begin(self, now: float) -> set[str]:
         """A pass begins. The ids of those that are not to be claimed in it."""
-        waiting = {task_id: lost for task_id, lost in self._lost.items() if lost.until > now}
-        self._before, self._lost = self._lost, waiting
-        return set(waiting)
+        waiting = self.waiting_at(now)
+        self._before, self._lost = self._lost, {each: self._lost[each] for each in waiting}
+        return waiting
+
+    def waiting_at(self, now: float) -> set[str]:
+        """The ids of those that are not to be claimed yet."""
+        return {task_id for task_id, lost in self._lost.items() if lost.until > now}
 
     def note(self, task_id: str, run_time: datetime | None, now: float) -> bool:
         """A claim was lost. Whether it is worth while to look again at once."""

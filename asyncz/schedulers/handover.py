@@ -16,9 +16,9 @@ from asyncz.schedulers.contested import Contested
 from asyncz.schedulers.ledger import Step
 from asyncz.schedulers.planning import Plan, plan_task
 from asyncz.schedulers.quarantine import report_quarantined, report_recovered
+from asyncz.schedulers.rota import Rota
 from asyncz.schedulers.starting import Start
 from asyncz.schedulers.submission import report_missed, report_skipped, submit
-from asyncz.schedulers.turns import Turns
 from asyncz.stores.cluster import ClusterStore, Fired
 from asyncz.stores.quarantine import reason
 from asyncz.tasks.base import Task
@@ -45,10 +45,10 @@ SLICE = 0.005
 class HandOver:
     """Takes the due tasks of one lane through plan, record and hand-over."""
 
-    def __init__(self, engine: Engine, lane: StoreLane, turns: Turns) -> None:
+    def __init__(self, engine: Engine, lane: StoreLane, rota: Rota) -> None:
         self._engine = engine
         self._lane = lane
-        self._turns = turns
+        self._rota = rota
         self._unanswered: list[Step] = []
         self._has_rivals = False
         self._places = PLACES
@@ -82,14 +82,15 @@ class HandOver:
         finally:
             collection.end()
 
-    async def read_ahead(self, until: datetime) -> None:
+    async def read_ahead(self, now: datetime, until: datetime) -> None:
         """Learn what is going to be due, up to an instant; but not of more than one page of it."""
         lane, page = self._lane, self._lane.store.due_page
-        held = lane.holds.held_at(self._engine.clock.monotonic())
-        ahead = await lane.ask(lane.store.get_due_tasks(until, page, held))
+        moment = self._engine.clock.monotonic()
+        passed_over = self.contested.waiting_at(moment) | lane.holds.held_at(moment)
+        ahead = await lane.ask(lane.store.get_due_tasks(until, page, passed_over))
         if len(ahead) >= page:
             until = ahead[-1].next_run_time or until
-        self._turns.read(ahead, until)
+        self._rota.read(ahead, now, until)
 
     async def _take_page(self, now: datetime, page: int, passed_over: set[str]) -> bool:
         """Hand over so many tasks at most; whether there are no more."""
@@ -98,7 +99,7 @@ class HandOver:
         due, is_all = await self._next_page(now, page, passed_over)
         if is_all and self._lane.ledger.is_shared:
             # While there is more than a page of it, nobody waits for anybody.
-            due = self._turns.ours(due, now)
+            due = self._rota.ours(due, now)
         while due and self._engine.is_handing_out:
             steps, planned = self._plan_page(due, now, passed_over)
             await self._hand_over(steps, passed_over)
@@ -178,14 +179,15 @@ class HandOver:
             elif what in (Fired.LOST, Fired.FENCED):
                 # Changed by somebody else between reading and writing: the next pass sees how.
                 lost += 1
-                self._turns.lost()
+                self._rota.lost()
                 self._pass_over(step[0], passed_over, what)
             else:
                 self._not_run(step, what)
         self._has_rivals = self._has_rivals or lost > RIVALS
+        now = self._lane.now()
         for task, plan, _ in won:
             if plan.next_run_time is not None:
-                self._turns.follow(str(task.id), plan.next_run_time)
+                self._rota.follow(str(task.id), plan.next_run_time, now)
         if not ledger.may_have_to_wait(won):
             for task, plan, executor in won:
                 self._submit(task, plan, executor)

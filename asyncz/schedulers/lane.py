@@ -22,7 +22,7 @@ from asyncz.schedulers.holds import HoldBook
 from asyncz.schedulers.ledger import Ledger
 from asyncz.schedulers.local_runs import LocalRuns
 from asyncz.schedulers.membership import Membership
-from asyncz.schedulers.turns import Turns
+from asyncz.schedulers.rota import Rota
 from asyncz.stores.base import BaseStore
 from asyncz.stores.cluster import ClusterStore, Look
 from asyncz.stores.quarantine import reason
@@ -37,6 +37,8 @@ R = TypeVar("R")
 STANDBY_RETRY = 1.0
 LOOK_EVERY = 1.0
 """Seconds after which it is time to look what others have done, whatever is due meanwhile."""
+HEARD_AFTER = 0.1
+"""Seconds after which others have heard of a task that was added here, if they are told."""
 MARGIN = 0.25
 """Seconds for which it is known what is due, beyond the next look."""
 SILENCE = 5.0
@@ -77,12 +79,12 @@ class StoreLane:
             member = Membership(engine, alias, store, self.call, self.wakeup, wake_for)
             self.ledger = member
             self._announcer = Announcer(alias, store, member, self.call)
-            self._turns = Turns(engine.clock, lambda: member.node.id)
-            self._caretaker = Caretaker(engine, alias, store, member, self._turns, self.call)
+            self._rota = Rota(engine.clock, lambda: member.node.id)
+            self._caretaker = Caretaker(engine, alias, store, member, self._rota, self.call)
         else:
             self.ledger = LocalRuns(engine, alias, store, self.call, self.wake_for)
-            self._turns = Turns(engine.clock, lambda: "")
-        self._hand_over = HandOver(engine, self, self._turns)
+            self._rota = Rota(engine.clock, lambda: "")
+        self._hand_over = HandOver(engine, self, self._rota)
 
     def wakeup(self) -> None:
         """Look at the store now, or once more if it is being looked at."""
@@ -104,30 +106,31 @@ class StoreLane:
                 self._take_turn(), name=name, context=context
             )
 
-    def wake_for(self, moment: datetime | None) -> None:
-        """A task is due at `moment` now: make sure that the lane is awake by then.
+    def wake_for(self, *moments: datetime | None) -> None:
+        """Tasks are due at these moments now: make sure that the lane is awake by then.
 
-        Those of other schedulers are told if they may not look before it is due.
+        Those of other schedulers are told if they may not look before they are due.
         """
-        if moment is None:
+        due = [moment for moment in moments if moment is not None]
+        if not due:
             return
+        now, heard_after, moment = self.now(), LOOK_EVERY, min(due, key=datetime.timestamp)
+        left = moment.timestamp() - now.timestamp()
         if self._announcer is not None and self._announcer.can_announce:
-            left = moment.timestamp() - self.now().timestamp()
+            heard_after = HEARD_AFTER
             if left < self._engine.settings.poll_interval:
                 self._announcer.announce_soon()
-        is_told = self._turns.tell(moment)
+        heard_at = now + timedelta(seconds=heard_after)
+        told = [self._rota.tell(each, heard_at) for each in due]
         if self._turn is not None:
             # Not a pass more for each of many tasks that are added one after the other.
             self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
-            self._look_first = self._look_first or not is_told
-            return
-        left = moment.timestamp() - self.now().timestamp()
-        if left >= self._wake_at - self._engine.clock.monotonic():
-            return
-        if is_told and left > 0:
-            self.start_timer(left)
-        else:
-            self.wakeup()
+            self._look_first = self._look_first or not all(told)
+        elif left < self._wake_at - self._engine.clock.monotonic():
+            if all(told) and left > 0:
+                self.start_timer(left)
+            else:
+                self.wakeup()
 
     def wake_for_attempt(self, moment: datetime | None) -> None:
         """The store has something for `attend` at `moment` now, perhaps: look by then."""
@@ -229,7 +232,7 @@ class StoreLane:
             await self._hand_over.drain(now)
             return self._until_next_turn()
         began, self._look_first = self._engine.clock.monotonic(), False
-        self._turns.forget()
+        self._rota.forget()
         looked = await self.ledger.look()
         if looked is None or self._caretaker is None:
             await self._hand_over.drain(self._engine.clock.now())
@@ -248,13 +251,13 @@ class StoreLane:
 
     async def _read_ahead(self, looked: Look, until: datetime) -> None:
         """Know what is due before the next look, so as not to ask after each task for the next."""
-        upcoming = looked.next_run_time
+        upcoming, now = looked.next_run_time, looked.now
         if upcoming is None:
-            self._turns.read((), looked.now + timedelta(seconds=self._engine.clock.longest_wait))
-        elif upcoming > until:
-            self._turns.read((), upcoming)
+            upcoming = now + timedelta(seconds=self._engine.clock.longest_wait)
+        if upcoming > until:
+            self._rota.read((), now, upcoming)
         else:
-            await self._hand_over.read_ahead(until)
+            await self._hand_over.read_ahead(now, until)
 
     async def _attend_alone(self) -> None:
         """What waits for another attempt, where nobody else is there to look for it."""
@@ -272,7 +275,7 @@ class StoreLane:
     def _now_if_due(self) -> datetime | None:
         """The time, if by it something is due that is known of, and there is no need to look what
         others have done before it is handed over."""
-        upcoming, known_until = self._turns.next_turn(), self._turns.known_until
+        upcoming, known_until = self._rota.next_turn(), self._rota.known_until
         is_fresh = self._engine.clock.monotonic() < self._look_again_at
         if self._look_first or upcoming is None or known_until is None or not is_fresh:
             return None
@@ -291,7 +294,7 @@ class StoreLane:
         now, self._attend_by = self.now(), self.ledger.attend_at
         if self._attend_by is not None and self._attend_by <= now:
             self._attend_by = None  # it waits for the end of another run, which wakes the lane
-        for moment in (self._turns.next_turn(), self._attend_by):
+        for moment in (self._rota.next_turn(), self._attend_by):
             if moment is not None:
                 delay = min(delay, max(0.0, (moment - now).total_seconds()))
         return delay

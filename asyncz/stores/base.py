@@ -253,8 +253,8 @@ class BaseStore(BaseModel):
         """The tasks due at or before `now`, earliest first, equal ones in order of insertion.
 
         Args:
-            now: Aware.
-            limit: At most so many.
+            now: Aware. It may be ahead of the time, to see what is going to be due.
+            limit: At most so many; that there are less says that these are all.
             exclude: Ids to pass over.
         """
         raise self._lacks("get_due_tasks")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from asyncz.clock import SystemClock
-from asyncz.schedulers.turns import ABSENCE, PATIENCE, Turns
+from asyncz.schedulers.rota import ABSENCE, PATIENCE, Rota
 from asyncz.tasks.base import Task
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -40,16 +40,16 @@ def time() -> Time:
     return Time()
 
 
-def turns_of(names: tuple[str, ...], time: Time) -> dict[str, Turns]:
-    made = {name: Turns(time, lambda name=name: name) for name in names}  # type: ignore[misc]
-    for turns in made.values():
-        turns.see(names)
+def rotas_of(names: tuple[str, ...], time: Time) -> dict[str, Rota]:
+    made = {name: Rota(time, lambda name=name: name) for name in names}  # type: ignore[misc]
+    for rota in made.values():
+        rota.see(names)
     return made
 
 
 def firsts(names: tuple[str, ...], time: Time, tasks: list[Task]) -> list[list[str]]:
     """For each task, whose turn it is at once."""
-    made = turns_of(names, time)
+    made = rotas_of(names, time)
     return [[name for name in names if made[name].ours([task], NOON)] for task in tasks]
 
 
@@ -74,7 +74,7 @@ def test_each_occurrence_is_for_one_node_at_once_and_all_agree(time: Time) -> No
 
 
 def test_the_occurrences_of_one_task_are_divided_too(time: Time) -> None:
-    made = turns_of(NAMES, time)
+    made = rotas_of(NAMES, time)
     moments = [NOON + number * SECOND for number in range(400)]
 
     shares = [sum(bool(one.ours([due(1, at)], at)) for at in moments) for one in made.values()]
@@ -92,7 +92,7 @@ def test_who_is_gone_takes_nobody_elses_turn_along(time: Time) -> None:
 
 def test_who_does_not_know_of_others_waits_for_nobody(time: Time) -> None:
     tasks = [due(number) for number in range(50)]
-    unknowing, alone = Turns(time, lambda: "a"), Turns(time, lambda: "a")
+    unknowing, alone = Rota(time, lambda: "a"), Rota(time, lambda: "a")
     alone.see(["a"])
 
     assert unknowing.ours(tasks, NOON) == alone.ours(tasks, NOON) == tasks
@@ -100,8 +100,8 @@ def test_who_does_not_know_of_others_waits_for_nobody(time: Time) -> None:
 
 def test_a_task_that_the_first_leaves_is_the_nexts_after_a_moment(time: Time) -> None:
     task = first_for("a", behind="b", time=time)
-    second = turns_of(NAMES, time)["b"]
-    second.read([task], NOON + SECOND)
+    second = rotas_of(NAMES, time)["b"]
+    second.read([task], NOON, NOON + SECOND)
 
     assert second.next_turn() == NOON + A_TURN
     assert second.ours([task], NOON) == []
@@ -113,16 +113,16 @@ def test_a_task_that_the_first_leaves_is_the_nexts_after_a_moment(time: Time) ->
 
 def test_nobody_waits_longer_than_a_moment(time: Time) -> None:
     names = tuple(f"n{number}" for number in range(40))
-    made = turns_of(names, time)
+    made = rotas_of(names, time)
     tasks = [due(number) for number in range(20)]
 
-    for turns in made.values():
-        assert turns.ours(tasks, NOON + timedelta(seconds=PATIENCE[-1])) == tasks
+    for rota in made.values():
+        assert rota.ours(tasks, NOON + timedelta(seconds=PATIENCE[-1])) == tasks
 
 
 def test_who_has_let_a_turn_pass_is_not_waited_for_for_a_while(time: Time) -> None:
     task = first_for("a", behind="b", time=time)
-    second = turns_of(NAMES, time)["b"]
+    second = rotas_of(NAMES, time)["b"]
 
     second.ours([task], NOON + A_TURN)
 
@@ -133,7 +133,7 @@ def test_who_has_let_a_turn_pass_is_not_waited_for_for_a_while(time: Time) -> No
 
 def test_who_claims_something_first_is_there_after_all(time: Time) -> None:
     task = first_for("a", behind="b", time=time)
-    second = turns_of(NAMES, time)["b"]
+    second = rotas_of(NAMES, time)["b"]
     second.ours([task], NOON + A_TURN)
 
     second.lost()
@@ -146,7 +146,7 @@ def test_who_claims_something_first_is_there_after_all(time: Time) -> None:
 
 def test_one_that_has_left_is_forgotten(time: Time) -> None:
     task = first_for("a", behind="b", time=time)
-    second = turns_of(NAMES, time)["b"]
+    second = rotas_of(NAMES, time)["b"]
     second.ours([task], NOON + A_TURN)
     second.see(NAMES[1:])
     second.see(NAMES)
@@ -156,51 +156,72 @@ def test_one_that_has_left_is_forgotten(time: Time) -> None:
 
 def test_what_others_have_seen_to_is_not_waited_for(time: Time) -> None:
     task = first_for("a", behind="b", time=time)
-    second = turns_of(NAMES, time)["b"]
-    second.read([task], NOON + SECOND)
+    second = rotas_of(NAMES, time)["b"]
+    second.read([task], NOON, NOON + SECOND)
 
     assert second.ours([], NOON + A_TURN) == []
     assert second.next_turn() == NOON + SECOND
 
 
 def test_what_is_due_later_is_known_until_the_store_is_looked_at(time: Time) -> None:
-    turns = Turns(time, lambda: "a")
-    assert turns.next_turn() is None
-    turns.read([due(1, NOON + 2 * SECOND), due(2, NOON + SECOND)], NOON + 3 * SECOND)
+    rota = Rota(time, lambda: "a")
+    assert rota.next_turn() is None
+    rota.read([due(1, NOON + 2 * SECOND), due(2, NOON + SECOND)], NOON, NOON + 3 * SECOND)
 
-    assert turns.next_turn() == NOON + SECOND
-    turns.ours([due(2, NOON + SECOND)], NOON + SECOND)
-    assert turns.next_turn() == NOON + 2 * SECOND
-    turns.forget()
-    assert turns.next_turn() is None
+    assert rota.next_turn() == NOON + SECOND
+    rota.ours([due(2, NOON + SECOND)], NOON + SECOND)
+    assert rota.next_turn() == NOON + 2 * SECOND
+    rota.forget()
+    assert rota.next_turn() is None
 
 
 def test_a_task_that_was_handed_over_here_is_followed(time: Time) -> None:
-    turns = turns_of(NAMES, time)["a"]
-    turns.follow("t1", NOON)
-    turns.read([], NOON + 2 * SECOND)
+    again = NOON + SECOND / 2
+    rota = rotas_of(NAMES, time)["a"]
+    rota.follow("t1", NOON, NOON - SECOND)
+    rota.read([], NOON, NOON + 2 * SECOND)
 
-    turns.follow("t1", NOON + SECOND)
-    turns.follow("t2", NOON + 2 * SECOND)
+    tasks = [due(number, again) for number in range(20)]
+    for task in tasks:
+        rota.follow(str(task.id), again, NOON + A_TURN)
+    rota.follow("t99", NOON + 2 * SECOND, NOON)
 
-    assert turns.next_turn() == NOON + SECOND
+    assert rota.next_turn() == again
+    assert rota.ours(tasks, again) == tasks
 
 
 def test_tasks_that_are_added_here_are_taken_into_account(time: Time) -> None:
-    turns = Turns(time, lambda: "a")
-    assert not turns.tell(NOON)
-    turns.read([], NOON + 2 * SECOND)
+    rota = Rota(time, lambda: "a")
+    assert not rota.tell(NOON, NOON)
+    rota.read([], NOON, NOON + 2 * SECOND)
 
-    assert not turns.tell(NOON + 2 * SECOND)
-    assert turns.tell(NOON + SECOND)
-    assert turns.tell(NOON)
-    assert turns.next_turn() == NOON
-    turns.ours([], NOON)
-    assert turns.next_turn() == NOON + SECOND
+    assert not rota.tell(NOON + 2 * SECOND, NOON)
+    assert rota.tell(NOON + SECOND, NOON)
+    assert rota.tell(NOON, NOON)
+    assert rota.next_turn() == NOON
+    rota.ours([], NOON)
+    assert rota.next_turn() == NOON + SECOND
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_others_cannot_have_heard_of_is_not_left_to_them(time: Time, is_known: bool) -> None:
+    rota = rotas_of(NAMES, time)["a"]
+    if is_known:
+        rota.read([], NOON, NOON + 5 * SECOND)
+    tasks = [due(number, NOON + SECOND) for number in range(20)]
+    later = [due(number, NOON + 3 * SECOND) for number in range(20)]
+
+    rota.tell(NOON + SECOND, NOON + 2 * SECOND)
+    rota.tell(NOON + 3 * SECOND, NOON + 2 * SECOND)
+
+    assert rota.ours(tasks, NOON + SECOND) == tasks
+    assert len(rota.ours(later, NOON + 3 * SECOND)) < 20
+    rota.read([], NOON + 5 * SECOND, NOON + 6 * SECOND)
+    assert len(rota.ours(tasks, NOON + SECOND)) < 20
 
 
 def test_any_id_has_its_turn(time: Time) -> None:
-    turns = turns_of(NAMES, time)["a"]
+    rota = rotas_of(NAMES, time)["a"]
     odd = Task(work, id="\x00 ☃ \U0001f600", next_run_time=NOON)
 
-    assert turns.ours([odd], NOON + SECOND) == [odd]
+    assert rota.ours([odd], NOON + SECOND) == [odd]

@@ -9,8 +9,9 @@ from heapq import heappop, heappush
 
 from asyncz.clock import Clock
 from asyncz.tasks.base import Task
+from asyncz.triggers.base import in_utc
 
-__all__ = ["Turns"]
+__all__ = ["Rota"]
 
 PATIENCE = (0.0, 0.025, 0.25)
 """Seconds for which a node leaves a due task to those whose turn comes before its own: to nobody,
@@ -18,9 +19,12 @@ to one, to two or more of them. The second is there for when the first is not; t
 seldom have to, look so late that they mostly know by then."""
 ABSENCE = 2.0
 """Seconds for which one that has let its turn pass is not waited for."""
+A_LOOK = timedelta(seconds=0.9)
+"""Within that, nearly all have looked at the store, and know what was changed in it. Not a whole
+second: who is due every second is to have its turns, too."""
 
 
-class Turns:
+class Rota:
     """The due tasks of one store, divided among its nodes without a word between them.
 
     If all of them went for each task, all but one would have woken, asked and claimed in vain. So
@@ -43,6 +47,9 @@ class Turns:
         """Of tasks that will be due: when, and when it is this node's turn."""
         self._told: list[datetime] = []
         """A heap of the instants at which tasks are due that were added or changed here."""
+        self._mine: set[datetime] = set()
+        """Those instants of which nobody else may know so early. All are in UTC: in another zone,
+        Python compares them by the clock on the wall, which goes back once a year."""
         self.known_until: datetime | None = None
         """What is due before this instant was read; None: nothing was."""
         self.is_disputed = False
@@ -68,16 +75,15 @@ class Turns:
         self._absent_until.update(dict.fromkeys(nodes, until))
         self.is_disputed = True
 
-    def _before_me(self, task: Task) -> list[str]:
-        """The nodes whose turn it is before it is this one's."""
+    def _before_me(self, task_id: str, moment: datetime) -> list[str]:
+        """The nodes whose turn an occurrence is before it is this one's."""
         me, nodes = self._me(), self._nodes
-        if not nodes or nodes == (me,):
+        if not nodes or nodes == (me,) or moment in self._mine:
             return []
         if self._absent_until:
             now = self._clock.monotonic()
             nodes = tuple(node for node in nodes if self._absent_until.get(node, now) <= now)
-        at = task.next_run_time
-        about = f"{at and at.timestamp()} {task.id}".encode()
+        about = f"{moment.timestamp()} {task_id}".encode()
         mine = _weight(about, me)
         return [node for node in nodes if node != me and _weight(about, node) > mine]
 
@@ -89,20 +95,16 @@ class Turns:
         self._ahead = {}
         self._told = []
 
-    def read(self, ahead: Sequence[Task], until: datetime) -> None:
+    def read(self, ahead: Sequence[Task], now: datetime, until: datetime) -> None:
         """These and no others are due before an instant, as far as anybody has said."""
-        self.known_until = until
+        self.known_until = in_utc(until)
+        self._mine = {moment for moment in self._mine if moment > now - A_LOOK}
         self._ahead = {}
         for task in ahead:
-            moment, turn, _ = self._turn_of(task)
-            self._ahead[str(task.id)] = moment, turn
+            self._expect(str(task.id), _due(task))
 
-    def _turn_of(self, task: Task) -> tuple[datetime, datetime, list[str]]:
-        """When a task is due, when it is this node's turn, and whose turn it is before that."""
-        moment: datetime = task.next_run_time  # type: ignore[assignment]  # it is due, or will be
-        before = self._before_me(task)
-        patience = PATIENCE[min(len(before), len(PATIENCE) - 1)]
-        return moment, moment + timedelta(seconds=patience), before
+    def _expect(self, task_id: str, moment: datetime) -> None:
+        self._ahead[task_id] = moment, _turn(moment, self._before_me(task_id, moment))
 
     def ours(self, due: Sequence[Task], now: datetime) -> list[Task]:
         """Of all that is due, what it is this node's turn to hand over; the rest is seen to later.
@@ -110,27 +112,38 @@ class Turns:
         What was to be due by now and is not has been seen to by somebody else.
         """
         ours: list[Task] = []
-        ahead = {task_id: at for task_id, at in self._ahead.items() if at[0] > now}
+        self._ahead = {task_id: at for task_id, at in self._ahead.items() if at[0] > now}
         for task in due:
-            moment, turn, before = self._turn_of(task)
+            moment = _due(task)
+            before = self._before_me(str(task.id), moment)
+            turn = _turn(moment, before)
             if turn > now:
-                ahead[str(task.id)] = moment, turn
+                self._ahead[str(task.id)] = moment, turn
                 continue
             ours.append(task)
             if before:
                 self._miss(before)
-        self._ahead = ahead
         while self._told and self._told[0] <= now:
             heappop(self._told)
         return ours
 
-    def follow(self, task_id: str, moment: datetime) -> None:
-        """A task that was handed over here is due again: nobody else knows of it so early."""
+    def follow(self, task_id: str, moment: datetime, now: datetime) -> None:
+        """A task that was handed over here is due again, which nobody else may know so early."""
+        moment = in_utc(moment)
+        if moment < now + A_LOOK:
+            self._mine.add(moment)
         if self.known_until is not None and moment < self.known_until:
-            self._ahead[task_id] = moment, moment
+            self._expect(task_id, moment)
 
-    def tell(self, moment: datetime) -> bool:
-        """A task was added or changed here; whether that is taken into account."""
+    def tell(self, moment: datetime, heard_at: datetime) -> bool:
+        """A task was added or changed here, of which others have heard by an instant.
+
+        Returns:
+            Whether that is taken into account, so that the store need not be looked at.
+        """
+        moment = in_utc(moment)
+        if moment < heard_at:
+            self._mine.add(moment)
         if self.known_until is None or moment >= self.known_until:
             return False
         heappush(self._told, moment)
@@ -143,6 +156,15 @@ class Turns:
         if self.known_until is not None:
             turns.append(self.known_until)
         return min(turns, default=None)
+
+
+def _due(task: Task) -> datetime:
+    return in_utc(task.next_run_time)  # type: ignore[arg-type]  # it is due, or will be
+
+
+def _turn(moment: datetime, before: Sequence[str]) -> datetime:
+    """When it is the turn of the node behind these."""
+    return moment + timedelta(seconds=PATIENCE[min(len(before), len(PATIENCE) - 1)])
 
 
 def _weight(about: bytes, node_id: str) -> bytes:

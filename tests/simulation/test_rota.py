@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from asyncz.enums import Delivery, RunState
-from asyncz.schedulers.turns import PATIENCE
+from asyncz.schedulers.rota import PATIENCE
 from asyncz.tasks.base import Task
 from asyncz.triggers import IntervalTrigger
 from tests.simulation.network import Weather
@@ -33,10 +33,10 @@ def in_the_simulation() -> Iterator[None]:
         yield
 
 
-def steady(number: int) -> Task:
-    """Each task is due every two seconds, at an instant of its own."""
+def steady(number: int, every: float = EVERY) -> Task:
+    """A task that is due every so many seconds, each at instants of its own."""
     first = ORIGIN + timedelta(seconds=1 + number * EVERY / TASKS)
-    trigger = IntervalTrigger(seconds=EVERY, start_at=first, end_at=ORIGIN + timedelta(seconds=END))
+    trigger = IntervalTrigger(seconds=every, start_at=first, end_at=ORIGIN + timedelta(seconds=END))
     task = Task(
         job, id=f"t{number}", trigger=trigger, next_run_time=first, store_alias="default",
         executor="default", delivery=Delivery.AT_LEAST_ONCE, mistrigger_grace_time=None,
@@ -124,3 +124,13 @@ def test_a_worker_that_comes_gets_its_share(played: Scene) -> None:
     runs = len([key for key in newcomer.handed if key[1] > ORIGIN + timedelta(seconds=WARM + 3)])
     assert runs > 30
     assert max(lateness(played, WARM + 3)) < ON_ITS_WAY
+
+
+def test_a_task_that_is_due_several_times_a_second_is_not_late() -> None:
+    played = Scene(World(Random(1)), [steady(1, every=0.3)], Weather(latency=LATENCY))
+    begin(played, 4)
+    played.world.run(END)
+
+    assert max(lateness(played, WARM)) < ON_ITS_WAY
+    calls, runs = played.network.calls, len(played.server.rows)
+    assert calls["fire"] < 1.8 * runs
