@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from asyncz.stores.cluster import ClusterStore
@@ -16,6 +17,10 @@ __all__ = ["Announcer"]
 
 Ask = Callable[[Awaitable[Any]], Awaitable[Any]]
 
+HEARD_AFTER = timedelta(seconds=0.1)
+"""After that, others have heard of what is announced, and have looked."""
+SEEN_AFTER = timedelta(seconds=1)
+"""After that, they have looked for themselves."""
 GAP = 0.05
 """Seconds between announcements: many tasks that are added one by one wake the others a few times,
 and not each once."""
@@ -39,12 +44,19 @@ class Announcer:
         self._again = False
 
     @property
-    def can_announce(self) -> bool:
+    def _can_announce(self) -> bool:
         """Whether there may be others, who can be told at once."""
         return self._member.is_shared and self._store.announces
 
+    @property
+    def heard_after(self) -> timedelta:
+        """After so long the others know of what was changed in the store, for the most part."""
+        return HEARD_AFTER if self._can_announce else SEEN_AFTER
+
     def announce_soon(self) -> None:
-        """There is something to tell, in the store already."""
+        """There is something to tell, in the store already. If nobody can be told, that is all."""
+        if not self._can_announce:
+            return
         self._again = True
         if self._speaking is None:
             loop = asyncio.get_running_loop()
@@ -52,7 +64,7 @@ class Announcer:
 
     async def announce(self) -> None:
         """Tell the others that there may be something due soon; if it fails, they look anyway."""
-        if self.can_announce:
+        if self._can_announce:
             with suppress(Exception):  # whatever a store of others' raises
                 await self._ask(self._store.announce(self._member.node.id))
 

@@ -184,10 +184,9 @@ class HandOver:
             else:
                 self._not_run(step, what)
         self._has_rivals = self._has_rivals or lost > RIVALS
-        now = self._lane.now()
-        for task, plan, _ in won:
-            if plan.next_run_time is not None:
-                self._rota.follow(str(task.id), plan.next_run_time, now)
+        if ledger.is_shared:
+            again = [(str(task.id), plan.next_run_time) for task, plan, _ in won]
+            self._rota.follow(again, self._lane.now())
         if not ledger.may_have_to_wait(won):
             for task, plan, executor in won:
                 self._submit(task, plan, executor)

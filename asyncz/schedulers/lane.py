@@ -37,8 +37,6 @@ R = TypeVar("R")
 STANDBY_RETRY = 1.0
 LOOK_EVERY = 1.0
 """Seconds after which it is time to look what others have done, whatever is due meanwhile."""
-HEARD_AFTER = 0.1
-"""Seconds after which others have heard of a task that was added here, if they are told."""
 MARGIN = 0.25
 """Seconds for which it is known what is due, beyond the next look."""
 SILENCE = 5.0
@@ -114,20 +112,20 @@ class StoreLane:
         due = [moment for moment in moments if moment is not None]
         if not due:
             return
-        now, heard_after, moment = self.now(), LOOK_EVERY, min(due, key=datetime.timestamp)
-        left = moment.timestamp() - now.timestamp()
-        if self._announcer is not None and self._announcer.can_announce:
-            heard_after = HEARD_AFTER
+        now, moment = self.now(), min(due, key=datetime.timestamp)
+        left, is_told = moment.timestamp() - now.timestamp(), False
+        if self._announcer is not None and self.ledger.is_shared:
             if left < self._engine.settings.poll_interval:
                 self._announcer.announce_soon()
-        heard_at = now + timedelta(seconds=heard_after)
-        told = [self._rota.tell(each, heard_at) for each in due]
+            heard_at = now + self._announcer.heard_after
+            told = [self._rota.tell(each, heard_at) for each in due]
+            is_told = all(told)
         if self._turn is not None:
             # Not a pass more for each of many tasks that are added one after the other.
             self._due_meanwhile = min(self._due_meanwhile, moment.timestamp())
-            self._look_first = self._look_first or not all(told)
+            self._look_first = self._look_first or not is_told
         elif left < self._wake_at - self._engine.clock.monotonic():
-            if all(told) and left > 0:
+            if is_told and left > 0:
                 self.start_timer(left)
             else:
                 self.wakeup()
@@ -140,7 +138,7 @@ class StoreLane:
 
     def announce(self) -> None:
         """Have the other schedulers of the store look at it now."""
-        if self._announcer is not None and self._announcer.can_announce:
+        if self._announcer is not None:
             self._announcer.announce_soon()
 
     def start_timer(self, delay: float | None) -> None:

@@ -127,13 +127,16 @@ class Rota:
             heappop(self._told)
         return ours
 
-    def follow(self, task_id: str, moment: datetime, now: datetime) -> None:
-        """A task that was handed over here is due again, which nobody else may know so early."""
-        moment = in_utc(moment)
-        if moment < now + A_LOOK:
-            self._mine.add(moment)
-        if self.known_until is not None and moment < self.known_until:
-            self._expect(task_id, moment)
+    def follow(self, again: Iterable[tuple[str, datetime | None]], now: datetime) -> None:
+        """Tasks that were handed over here are due again, of which others may not know so early."""
+        for task_id, moment in again:
+            if moment is None:
+                continue
+            moment = in_utc(moment)
+            if moment < now + A_LOOK:
+                self._mine.add(moment)
+            if self.known_until is not None and moment < self.known_until:
+                self._expect(task_id, moment)
 
     def tell(self, moment: datetime, heard_at: datetime) -> bool:
         """A task was added or changed here, of which others have heard by an instant.

@@ -178,13 +178,12 @@ def test_what_is_due_later_is_known_until_the_store_is_looked_at(time: Time) -> 
 def test_a_task_that_was_handed_over_here_is_followed(time: Time) -> None:
     again = NOON + SECOND / 2
     rota = rotas_of(NAMES, time)["a"]
-    rota.follow("t1", NOON, NOON - SECOND)
+    rota.follow([("t1", NOON)], NOON - SECOND)
     rota.read([], NOON, NOON + 2 * SECOND)
 
     tasks = [due(number, again) for number in range(20)]
-    for task in tasks:
-        rota.follow(str(task.id), again, NOON + A_TURN)
-    rota.follow("t99", NOON + 2 * SECOND, NOON)
+    rota.follow([(str(task.id), again) for task in tasks], NOON + A_TURN)
+    rota.follow([("t98", None), ("t99", NOON + 2 * SECOND)], NOON)
 
     assert rota.next_turn() == again
     assert rota.ours(tasks, again) == tasks
