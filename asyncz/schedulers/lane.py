@@ -131,10 +131,14 @@ class StoreLane:
                 self.wakeup()
 
     def wake_for_attempt(self, moment: datetime | None) -> None:
-        """The store has something for `attend` at `moment` now, perhaps: look by then."""
-        if moment is not None:
+        """The store has something for `attend` at `moment` now, perhaps: look then."""
+        if moment is None:
+            return
+        if moment <= self.now():
             self._look_first = True
-            self.wake_for(moment)
+        elif self._attend_by is None or moment < self._attend_by:
+            self._attend_by = moment
+        self.wake_for(moment)
 
     def announce(self) -> None:
         """Have the other schedulers of the store look at it now."""
@@ -240,7 +244,7 @@ class StoreLane:
             self._look_first = True
             return self._engine.settings.poll_interval  # no claims without a lease, nor in a pause
         await self._caretaker.maintain(looked)
-        if _is_due(looked) or self._hand_over.waits_for_an_answer or self.holds:
+        if looked.is_due or self._hand_over.waits_for_an_answer or self.holds:
             await self._hand_over.drain(looked.now)
         pause = min(self._engine.settings.poll_interval, LOOK_EVERY)
         self._look_again_at = began + pause
@@ -391,7 +395,3 @@ class StoreLane:
             self._failures = 0
             self._engine.logger.info("The store %r answers again.", self.alias)
             self._engine.dispatch(SchedulerEvent(code=STORE_RECOVERED, alias=self.alias))
-
-
-def _is_due(looked: Look) -> bool:
-    return looked.next_run_time is not None and looked.next_run_time <= looked.now

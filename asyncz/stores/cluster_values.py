@@ -70,6 +70,11 @@ class Look(NamedTuple):
     has_unowned: bool
     attend_at: datetime | None = None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a task is due."""
+        return self.next_run_time is not None and self.next_run_time <= self.now
+
 
 class Unrun(NamedTuple):
     """Occurrences that are not run, recorded as one.
