@@ -85,7 +85,7 @@ class Simulation(Scene):
         rng = self.rng
         faults: list[tuple[Callable[[], None], int]] = [
             (self._kill, 3), (self._pause, 2), (self._stop, 1), (self._by_hand, 4),
-            (self._freeze, 1), (self._take_down, 1), (self._pause_at_work, 2),
+            (self._freeze, 1), (self._take_down, 3), (self._pause_at_work, 2),
         ]  # fmt: skip
         for fault, most in faults:
             if rng.random() < 0.4:
@@ -121,9 +121,13 @@ class Simulation(Scene):
 
     def _pause_at_work(self) -> None:
         """Somebody who has begun a run comes back when others have begun it too."""
-        going = [run.process for run in self.monitor.going() if run.process.alive]
+        going = [run.process for run in self.monitor.going()]
         if going:
             self.rng.choice(going).pause(LEASE * (1.2 + self.rng.random()))
+        elif self.longest and self.world.now < END:
+            self.world.at(
+                None, self.world.now + self.longest * self.rng.random(), self._pause_at_work
+            )
 
     def _stop(self) -> None:
         self._any().stop()

@@ -138,28 +138,15 @@ class World:
         """The time in so many seconds, or when faults end."""
         return max(self.now, min(self.now + seconds, self.calm_at))
 
-    def soon(
-        self,
-        loop: NodeLoop | None,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-    ) -> _Handle:
-        """Call back in the next turn, if the loop's process lives then."""
-        handle = _Handle(loop, self.now, callback, args, context)
-        self._ready.append(handle)
-        return handle
-
     def at(
         self,
         loop: NodeLoop | None,
         time: float,
         callback: Callable[..., object],
         *args: Any,
-        context: Context | None = None,
     ) -> _Handle:
         """Call back at a time; without a loop: whatever becomes of any process."""
-        handle = _Handle(loop, time, callback, args, context)
+        handle = _Handle(loop, time, callback, args, None)
         self._push(handle, time)
         return handle
 
@@ -258,7 +245,10 @@ class NodeLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Handle:
-        return self._world.soon(self, callback, args, context or copy_context())
+        world = self._world
+        handle = _Handle(self, world.now, callback, args, context or copy_context())
+        world._ready.append(handle)
+        return handle
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
@@ -270,7 +260,9 @@ class NodeLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> _Handle:
-        return self._world.at(self, when, callback, *args, context=context or copy_context())
+        handle = _Handle(self, when, callback, args, context or copy_context())
+        self._world._push(handle, when)
+        return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
