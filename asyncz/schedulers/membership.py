@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -67,6 +67,8 @@ class Membership(OwnRuns):
         self._claim: str | None = None
         self._starter = Starter(engine, self)
         self._is_fenced = self._has_left = False
+        self._doubtful: set[str] = set()
+        """Ids of nodes that the store may have entered: it did not say so."""
         self._joining = asyncio.Lock()
 
     # The node.
@@ -107,11 +109,15 @@ class Membership(OwnRuns):
         began = engine.clock.monotonic()
         # What was asked for as another node is not ours, whatever the answer would have been.
         self._claim, self._claiming = None, ()
-        await self._ask(self._store.join_node(self.node, lease))
+        node = self.node
+        self._doubtful.add(node.id)
+        await self._ask(self._store.join_node(node, lease))
         if self._has_left:
             # The shutdown has said goodbye for the node before this one.
-            await self._ask(self._store.leave_node(self.node.id))
+            await self._ask(self._store.leave_node(node.id))
             raise SchedulerNotRunningError()
+        await self._leave_as(self._doubtful - {node.id})
+        self._doubtful.discard(node.id)
         self._is_fenced = False
         if pulse is not None:
             loop = engine.loop
@@ -162,11 +168,16 @@ class Membership(OwnRuns):
         try:
             self.release_all()
             await self._outcomes.flush()
-            await self._ask(self._store.leave_node(self.node.id))
+            await self._leave_as({self.node.id} | self._doubtful)
         finally:
             self._outcomes.stop()
         if self._heartbeat is not None:  # if the store does not answer, it ends by itself
             await self._heartbeat.ended()
+
+    async def _leave_as(self, node_ids: Iterable[str]) -> None:
+        for node_id in sorted(node_ids):
+            await self._ask(self._store.leave_node(node_id))
+            self._doubtful.discard(node_id)
 
     # Claims.
 

@@ -216,7 +216,8 @@ class Year:
         told: dict[str, Counter[datetime]] = {task_id: Counter() for task_id in self.triggers}
         for run in self.runs:
             last = run.last_scheduled_time or run.scheduled_time
-            first = run.scheduled_time - timedelta(microseconds=1)
+            # In UTC: a microsecond before a clock leaps, it shows a time that does not exist.
+            first = run.scheduled_time.astimezone(UTC) - timedelta(microseconds=1)
             covered = list(self._instants(run.task_id, first, last))
             if len(covered) != run.occurrences:
                 yield f"{run.id} stands for {run.occurrences}, and there are {len(covered)}"
