@@ -35,7 +35,6 @@ CALLS = {
     "get_due_tasks": 2,
     "fire": 2,
     "start_runs": 1,
-    "get_next_run_time": 2,
     "finish_runs": 2,
     "reap": 1,
     "get_own_runs": 1,
