@@ -19,6 +19,9 @@ to one, to two or more of them. The second is there for when the first is not; t
 seldom have to, look so late that they mostly know by then."""
 ABSENCE = 2.0
 """Seconds for which one that has let its turn pass is not waited for."""
+ODD = 0x9E3779B97F4A7C15
+"""2**64 by the golden ratio: what is multiplied by it is spread over the 64 bits of `MASK`."""
+MASK = 2**64 - 1
 A_LOOK = timedelta(seconds=0.9)
 """Within that, nearly all have looked at the store, and know what was changed in it. Not a whole
 second: who is due every second is to have its turns, too."""
@@ -41,7 +44,8 @@ class Rota:
     def __init__(self, clock: Clock, me: Callable[[], str]) -> None:
         self._clock = clock
         self._me = me
-        self._nodes: tuple[str, ...] = ()
+        self._seeds: dict[str, int] = {}
+        """Of the nodes that are alive, by their ids."""
         self._absent_until: dict[str, float] = {}
         self._ahead: dict[str, tuple[datetime, datetime]] = {}
         """Of tasks that will be due: when, and when it is this node's turn."""
@@ -59,9 +63,9 @@ class Rota:
 
     def see(self, node_ids: Iterable[str]) -> None:
         """These nodes are alive."""
-        self._nodes = tuple(node_ids)
+        self._seeds = {node_id: _hash(node_id) for node_id in node_ids}
         self.is_disputed = False
-        for gone in self._absent_until.keys() - self._nodes:
+        for gone in self._absent_until.keys() - self._seeds:
             del self._absent_until[gone]
 
     def lost(self) -> None:
@@ -77,15 +81,21 @@ class Rota:
 
     def _before_me(self, task_id: str, moment: datetime) -> list[str]:
         """The nodes whose turn an occurrence is before it is this one's."""
-        me, nodes = self._me(), self._nodes
-        if not nodes or nodes == (me,) or moment in self._mine:
+        me = self._me()
+        is_alone = not self._seeds or (len(self._seeds) == 1 and me in self._seeds)
+        if is_alone or moment in self._mine:
             return []
+        about = _hash(f"{moment.timestamp()} {task_id}")
+        mine = _weight(about, self._seeds.get(me) or _hash(me))
+        before = [
+            node_id
+            for node_id, seed in self._seeds.items()
+            if _weight(about, seed) > mine and node_id != me
+        ]
         if self._absent_until:
             now = self._clock.monotonic()
-            nodes = tuple(node for node in nodes if self._absent_until.get(node, now) <= now)
-        about = f"{moment.timestamp()} {task_id}".encode()
-        mine = _weight(about, me)
-        return [node for node in nodes if node != me and _weight(about, node) > mine]
+            before = [node_id for node_id in before if self._absent_until.get(node_id, now) <= now]
+        return before
 
     # What is due.
 
@@ -170,5 +180,11 @@ def _turn(moment: datetime, before: Sequence[str]) -> datetime:
     return moment + timedelta(seconds=PATIENCE[min(len(before), len(PATIENCE) - 1)])
 
 
-def _weight(about: bytes, node_id: str) -> bytes:
-    return blake2b(about, digest_size=8, key=node_id.encode()[:64]).digest()
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+
+
+def _weight(about: int, seed: int) -> int:
+    """What decides between nodes: as good as a hash of both, and many times faster."""
+    mixed = (about ^ seed) * ODD & MASK
+    return (mixed ^ mixed >> 32) * ODD & MASK
