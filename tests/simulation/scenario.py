@@ -17,7 +17,7 @@ from tests.simulation.world import World
 __all__ = ["Result", "Simulation", "simulate"]
 
 LONGEST_JOB = 1.5 * LEASE
-CHANGES = ("fire", "fire", "fire", "start", "finish", "reap", "bury", "join", "release")
+CHANGES = (*("fire",) * 6, "start", "finish", "reap", "bury", "join", "release")
 """The calls that change something; the first is the most interesting."""
 SETTLED_WITHIN = 3 * LEASE
 """Two leases and an audit with its second sighting, since user code has gone on last."""
